@@ -1,0 +1,141 @@
+//! What a tool is, and what it gets.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+/// A tool that the model can call. Users plug in their own.
+pub trait Tool: Send + Sync {
+    /// The name that the model calls it by.
+    fn name(&self) -> &str;
+    /// What the model is told about it.
+    fn description(&self) -> &str;
+    /// The JSON schema of its input, an object.
+    fn input_schema(&self) -> Value;
+    /// Whether it changes nothing: such calls of one reply run side by side.
+    fn is_read_only(&self) -> bool {
+        false
+    }
+    /// Does it. A failure is a [`ToolOutput`] that the model can act on. When `context.cancel` fires the tool ends
+    /// what it started and returns soon.
+    fn call<'a>(&'a self, input: Value, context: &'a ToolContext) -> BoxFuture<'a, ToolOutput>;
+}
+
+/// What a tool gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolOutput {
+    /// For the model: a string, or a list of content blocks.
+    pub content: Value,
+    /// For the program: `tool_use_result`, in the shape of the protocol reference, section 1.6.
+    pub structured: Value,
+    /// Whether it failed.
+    pub is_error: bool,
+}
+
+impl ToolOutput {
+    /// A success.
+    #[must_use]
+    pub fn ok(text: impl Into<String>, structured: Value) -> Self {
+        Self { content: Value::String(text.into()), structured, is_error: false }
+    }
+
+    /// A failure that the model can act on; programs see `Error: <text>`.
+    #[must_use]
+    pub fn error(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self {
+            structured: Value::String(format!("Error: {text}")),
+            content: Value::String(text),
+            is_error: true,
+        }
+    }
+}
+
+/// What tools share within a session.
+#[derive(Clone, Debug)]
+pub struct ToolContext {
+    /// The session's working directory, absolute.
+    pub cwd: PathBuf,
+    /// Where the next Bash call begins; a `cd` in one call lasts for the next.
+    pub bash_cwd: Arc<Mutex<PathBuf>>,
+    /// The environment of child processes, whole: nothing is inherited besides. Holds no key.
+    pub env: Arc<Vec<(String, String)>>,
+    /// Which files were read, and as of when.
+    pub reads: ReadLog,
+    /// Where outputs too long for the model are kept.
+    pub output_dir: PathBuf,
+    /// Limits of the tools.
+    pub limits: Arc<ToolLimits>,
+    /// Fires when the turn is stopped.
+    pub cancel: CancellationToken,
+}
+
+impl ToolContext {
+    /// A path from the model made absolute: `~` is not expanded, relative paths start at the working directory.
+    #[must_use]
+    pub fn absolute(&self, path: &str) -> PathBuf {
+        self.cwd.join(path)
+    }
+}
+
+/// Which files were read or written, with the modification time seen. Edit and Write refuse what was not read, or has
+/// changed since.
+#[derive(Clone, Debug, Default)]
+pub struct ReadLog(Arc<Mutex<HashMap<PathBuf, std::time::SystemTime>>>);
+
+impl ReadLog {
+    /// Notes that the model now knows the file as of `modified`.
+    pub fn note(&self, path: &Path, modified: std::time::SystemTime) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(path.to_owned(), modified);
+    }
+
+    /// The modification time as of which the model knows the file.
+    #[must_use]
+    pub fn known_as_of(&self, path: &Path) -> Option<std::time::SystemTime> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(path).copied()
+    }
+}
+
+/// Limits of the tools. source: the agent protocol reference, sections 1.6, 1.7 and 1.9.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolLimits {
+    /// How long a Bash call may take when it does not say.
+    pub bash_default_timeout: Duration,
+    /// How long a Bash call may ask for.
+    pub bash_max_timeout: Duration,
+    /// Characters of output that the model sees.
+    pub bash_output_chars: usize,
+    /// Bytes of output read at all; what a command writes beyond is drained and dropped.
+    pub bash_output_bytes: usize,
+    /// Lines that Read gives when it does not say.
+    pub read_lines: usize,
+    /// Characters of a line that Read gives.
+    pub read_line_chars: usize,
+    /// The largest file that Read, Edit and Write touch, in bytes.
+    pub file_bytes: u64,
+    /// Paths that Glob gives.
+    pub glob_paths: usize,
+    /// Entries or lines that Grep gives when it does not say.
+    pub grep_head: usize,
+}
+
+impl Default for ToolLimits {
+    fn default() -> Self {
+        Self {
+            bash_default_timeout: Duration::from_secs(120),
+            bash_max_timeout: Duration::from_secs(600),
+            bash_output_chars: 30_000,
+            bash_output_bytes: 16 * 1024 * 1024,
+            read_lines: 2_000,
+            read_line_chars: 2_000,
+            file_bytes: 10 * 1024 * 1024,
+            glob_paths: 100,
+            grep_head: 250,
+        }
+    }
+}

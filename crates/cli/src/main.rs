@@ -1,0 +1,2 @@
+//! The binary `wardian`.
+fn main() {}

@@ -1,1 +1,5 @@
 #![doc = include_str!("../README.md")]
+
+mod price;
+
+pub use price::{Cost, ModelPrice, PriceError, PriceTable, RequestBound};

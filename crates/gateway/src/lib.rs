@@ -1,1 +1,15 @@
 #![doc = include_str!("../README.md")]
+
+mod config;
+mod door;
+mod error;
+mod gateway;
+mod key;
+
+pub use config::{GatewayConfig, Limits, Timeouts};
+pub use door::{Door, DoorSpec, Grant, ModelSpent, Spent};
+pub use error::Error;
+pub use gateway::Gateway;
+
+/// The line that a connection on a door's socket begins with, before HTTP/1.1.
+pub const OPENING_LINE: &str = "wardian/1 gateway\n";

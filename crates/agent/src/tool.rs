@@ -83,20 +83,30 @@ impl ToolContext {
     }
 }
 
-/// Which files were read or written, with the modification time seen. Edit and Write refuse what was not read, or has
-/// changed since.
+/// Which files were read or written, and what they were then. Edit and Write refuse what was not read, or has changed
+/// since. One entry a file; a file costs a tool call, so the turn limit bounds it.
 #[derive(Clone, Debug, Default)]
-pub struct ReadLog(Arc<Mutex<HashMap<PathBuf, std::time::SystemTime>>>);
+pub struct ReadLog(Arc<Mutex<HashMap<PathBuf, Known>>>);
+
+/// What the model knows of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The modification time seen.
+    pub modified: std::time::SystemTime,
+    /// A digest of the content seen, where all of it was: two changes within one clock tick differ by it, and a file
+    /// that was only touched does not.
+    pub digest: Option<u64>,
+}
 
 impl ReadLog {
-    /// Notes that the model now knows the file as of `modified`.
-    pub fn note(&self, path: &Path, modified: std::time::SystemTime) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(path.to_owned(), modified);
+    /// Notes that the model now knows the file, given by its resolved path.
+    pub fn note(&self, path: &Path, known: Known) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(path.to_owned(), known);
     }
 
-    /// The modification time as of which the model knows the file.
+    /// What the model knows of the file, given by its resolved path.
     #[must_use]
-    pub fn known_as_of(&self, path: &Path) -> Option<std::time::SystemTime> {
+    pub fn known(&self, path: &Path) -> Option<Known> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(path).copied()
     }
 }

@@ -1,0 +1,43 @@
+//! Why a query could not go on. What goes wrong within a turn is a [`crate::ResultMessage`], not an error.
+
+/// Why a query could not begin, or could not be steered.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// A rule in the options, or from the host, is none.
+    #[error(transparent)]
+    Rule(#[from] wardian_policy::RuleError),
+    /// The working directory, or an additional one, cannot be used.
+    #[error("use the directory {path:?}: {message}")]
+    Directory {
+        /// As it was given.
+        path: std::path::PathBuf,
+        /// What the system said.
+        message: String,
+    },
+    /// The API's address cannot be used.
+    #[error("use the API address {address:?}: {message}")]
+    Endpoint {
+        /// As it was given, without user and password.
+        address: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A tool was named that does not exist.
+    #[error("offer the tool {0:?}: there is no such tool")]
+    UnknownTool(String),
+    /// Two tools have one name.
+    #[error("offer the tool {0:?}: two tools have this name")]
+    DuplicateTool(String),
+    /// `bypassPermissions` was asked for where the options do not permit it.
+    #[error("set the permission mode: bypassPermissions was not permitted when the query began")]
+    BypassNotPermitted,
+    /// More prompts are waiting than a query keeps.
+    #[error("queue the prompt: {limit} prompts are waiting already")]
+    QueueFull {
+        /// How many it keeps.
+        limit: usize,
+    },
+    /// The query has ended.
+    #[error("reach the query: it has ended")]
+    Ended,
+}

@@ -1,0 +1,3 @@
+//! The binary `wardian-agent`.
+
+fn main() {}

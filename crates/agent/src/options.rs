@@ -1,0 +1,257 @@
+//! How a query is set up. Nothing here is read from the environment: what is not given has the default written here.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use wardian_policy::PermissionMode;
+use wardian_protocol::NanoUsd;
+
+use crate::hook::PreToolUseHook;
+use crate::permission::CanUseTool;
+use crate::tool::{Tool, ToolLimits};
+
+/// How a query is set up; the names are the Agent SDK's.
+#[derive(Clone)]
+pub struct Options {
+    /// The working directory of the tools. Relative: to the process's own.
+    pub cwd: PathBuf,
+    /// A model id or an alias (`opus`, `sonnet`, `haiku`).
+    pub model: String,
+    /// What the model is told first.
+    pub system_prompt: SystemPrompt,
+    /// Added to the system prompt, a block of its own.
+    pub append_system_prompt: Option<String>,
+    /// Which built-in tools the model has.
+    pub tools: ToolSet,
+    /// Tools of the caller's own.
+    pub custom_tools: Vec<Arc<dyn Tool>>,
+    /// Rules for calls that go through unasked (`Bash(git *)`). They do not restrict which tools there are.
+    pub allowed_tools: Vec<String>,
+    /// Rules for calls that are always asked about, even in `bypassPermissions`.
+    pub ask_tools: Vec<String>,
+    /// Rules for calls that are refused; a bare tool name takes the tool away.
+    pub disallowed_tools: Vec<String>,
+    /// What happens to calls that no rule decides.
+    pub permission_mode: PermissionMode,
+    /// Whether `bypassPermissions` may be set while the query runs.
+    pub allow_bypass_permissions: bool,
+    /// Is asked about calls that nothing else decides. Without it they are denied.
+    pub can_use_tool: Option<CanUseTool>,
+    /// Run before each tool call, in this order.
+    pub pre_tool_use: Vec<PreToolUseHook>,
+    /// How many replies of the model a prompt may take.
+    pub max_turns: Option<u64>,
+    /// What the query may cost, by our price table. Checked before each model call and after each reply, so the last
+    /// reply may pass it.
+    pub max_budget: Option<NanoUsd>,
+    /// Roots besides the working directory that tools may read and write.
+    pub additional_directories: Vec<PathBuf>,
+    /// The whole environment of the tools' processes. Put no key in it.
+    pub env: Vec<(String, String)>,
+    /// The user's home, for rules with `~/`.
+    pub home: Option<PathBuf>,
+    /// Where tool outputs too long for the model are kept; default: a folder of this session in `/tmp`.
+    pub output_dir: Option<PathBuf>,
+    /// Limits of the built-in tools.
+    pub tool_limits: ToolLimits,
+    /// How the model is reached.
+    pub api: ApiConfig,
+    /// Whether, and how much, the model thinks.
+    pub thinking: Thinking,
+    /// `low`, `medium`, `high`, `xhigh` or `max`; passed to the API.
+    pub effort: Option<String>,
+    /// The most tokens of one reply; default: what the model can do, at most 32,000.
+    pub max_output_tokens: Option<u64>,
+    /// Whether the raw events of the model's stream are given too.
+    pub include_partial_messages: bool,
+    /// Whether `session_state_changed` messages are given: for a host that waits for `idle`.
+    pub session_state_events: bool,
+    /// What `system/init` says of where the key came from (`ANTHROPIC_API_KEY`, `none`, `user`, …).
+    pub api_key_source: String,
+    /// The session's id, a UUID; default: a fresh one.
+    pub session_id: Option<String>,
+    /// Reads the wall clock: for timestamps, dated prices and `retry-after` dates.
+    pub clock: fn() -> jiff::Timestamp,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cwd: PathBuf::from("."),
+            model: "sonnet".to_owned(),
+            system_prompt: SystemPrompt::default(),
+            append_system_prompt: None,
+            tools: ToolSet::default(),
+            custom_tools: Vec::new(),
+            allowed_tools: Vec::new(),
+            ask_tools: Vec::new(),
+            disallowed_tools: Vec::new(),
+            permission_mode: PermissionMode::Default,
+            allow_bypass_permissions: false,
+            can_use_tool: None,
+            pre_tool_use: Vec::new(),
+            max_turns: None,
+            max_budget: None,
+            additional_directories: Vec::new(),
+            env: Vec::new(),
+            home: None,
+            output_dir: None,
+            tool_limits: ToolLimits::default(),
+            api: ApiConfig::default(),
+            thinking: Thinking::default(),
+            effort: None,
+            max_output_tokens: None,
+            include_partial_messages: false,
+            session_state_events: false,
+            api_key_source: "user".to_owned(),
+            session_id: None,
+            clock: system_clock,
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the library's one clock, replaced by `Options::clock`")]
+fn system_clock() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}
+
+/// What the model is told first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SystemPrompt {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// These texts, a block each.
+    Text(Vec<String>),
+    /// Wardian's own prompt for work on code.
+    Preset,
+}
+
+impl From<&str> for SystemPrompt {
+    fn from(text: &str) -> Self {
+        Self::Text(vec![text.to_owned()])
+    }
+}
+
+/// Which built-in tools the model has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ToolSet {
+    /// All of them.
+    #[default]
+    All,
+    /// These, by name.
+    Only(Vec<String>),
+}
+
+/// Whether, and how much, the model thinks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Thinking {
+    /// What the API does when nothing is said.
+    #[default]
+    Unset,
+    /// As much as the model thinks right.
+    Adaptive,
+    /// Up to this many tokens a reply.
+    Budget(u64),
+    /// Not at all.
+    Disabled,
+}
+
+/// How the model is reached.
+#[derive(Clone, Debug)]
+pub struct ApiConfig {
+    /// Where the API is.
+    pub endpoint: Endpoint,
+    /// What proves who calls.
+    pub key: ApiKey,
+    /// Added to each request: names and values. `anthropic-beta` goes here.
+    pub headers: Vec<(String, String)>,
+    /// When a request is made again.
+    pub retry: RetryPolicy,
+    /// How long a connection may take to stand.
+    pub connect_timeout: Duration,
+    /// How long the first byte of a reply may take.
+    pub first_byte_timeout: Duration,
+    /// How long a reply may pause. The API sends a ping every few seconds.
+    pub idle_timeout: Duration,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            endpoint: Endpoint::default(),
+            key: ApiKey::None,
+            headers: Vec::new(),
+            retry: RetryPolicy::default(),
+            connect_timeout: Duration::from_secs(10),
+            first_byte_timeout: Duration::from_secs(600),
+            idle_timeout: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Where the API is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `http://` or `https://`, a host, maybe a port and a path, which is kept.
+    Url(String),
+    /// HTTP over a unix socket.
+    Unix {
+        /// The socket.
+        path: PathBuf,
+        /// The URL that requests are written for; only its path is used.
+        base_url: String,
+    },
+}
+
+impl Default for Endpoint {
+    fn default() -> Self {
+        Self::Url("https://api.anthropic.com".to_owned())
+    }
+}
+
+/// What proves to the API who calls. Its `Debug` shows no secret.
+#[derive(Clone, Debug, Default)]
+pub enum ApiKey {
+    /// Nothing.
+    #[default]
+    None,
+    /// `x-api-key`.
+    Key(SecretString),
+    /// `authorization: Bearer`.
+    Bearer(SecretString),
+}
+
+impl ApiKey {
+    /// An `x-api-key`.
+    #[must_use]
+    pub fn key(secret: impl Into<String>) -> Self {
+        Self::Key(SecretString::from(secret.into()))
+    }
+}
+
+/// When a request is made again: on 408, 409, 429, 5xx and lost connections, before anything of the reply was shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// How often a request is made again.
+    pub max_retries: u32,
+    /// The first wait; it doubles each time.
+    pub first_delay: Duration,
+    /// The longest wait that is not the API's own wish.
+    pub max_delay: Duration,
+    /// How long all tries of one request may take together. A `retry-after` beyond it ends them at once.
+    pub deadline: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            max_retries: 10,
+            first_delay: Duration::from_millis(500),
+            max_delay: Duration::from_secs(32),
+            deadline: Duration::from_secs(600),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! `query`: the stream of messages, and the handle to steer it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::Stream;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wardian_policy::PermissionMode;
+use wardian_protocol::{ContentBlock, MessageParam, Role};
+
+use crate::{Error, Message, Options, UserMessage};
+
+/// Messages that wait for a slow reader; then the turn waits too.
+const MESSAGE_QUEUE: usize = 64;
+/// Requests to the session on their way.
+const COMMAND_QUEUE: usize = 64;
+
+/// What is asked.
+#[derive(Debug)]
+pub enum Prompt {
+    /// One text: one turn, then the query ends.
+    Text(String),
+    /// These messages, a turn each, then the query ends.
+    Messages(Vec<UserMessage>),
+    /// Nothing yet: prompts come by [`QueryHandle::send`] until [`QueryHandle::end_input`].
+    Open,
+}
+
+impl From<&str> for Prompt {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Prompt {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+/// Runs an agent on a prompt. Must be called within a tokio runtime.
+///
+/// Nothing fails here: what is wrong with the options is the stream's first and last item.
+pub fn query(prompt: impl Into<Prompt>, options: Options) -> Query {
+    let _ = (prompt.into(), options);
+    let (commands, _) = mpsc::channel(COMMAND_QUEUE);
+    let (_, messages) = mpsc::channel(MESSAGE_QUEUE);
+    Query {
+        handle: QueryHandle { commands },
+        messages,
+        cancel: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+    }
+}
+
+/// The messages of a query. Dropping it stops the turn and its tools.
+#[derive(Debug)]
+pub struct Query {
+    handle: QueryHandle,
+    messages: mpsc::Receiver<Result<Message, Error>>,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Query {
+    /// The handle to steer it, which can be kept elsewhere.
+    #[must_use]
+    pub fn handle(&self) -> QueryHandle {
+        self.handle.clone()
+    }
+
+    /// Stops the turn. See [`QueryHandle::interrupt`].
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn interrupt(&self) -> Result<Interrupted, Error> {
+        self.handle.interrupt().await
+    }
+
+    /// Stops the turn and its tools, and waits until they have ended.
+    pub async fn close(mut self) {
+        self.cancel.cancel();
+        self.messages.close();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Stream for Query {
+    type Item = Result<Message, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.messages.poll_recv(context)
+    }
+}
+
+impl Drop for Query {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// Steers a query.
+#[derive(Clone, Debug)]
+pub struct QueryHandle {
+    commands: mpsc::Sender<Command>,
+}
+
+impl QueryHandle {
+    /// Adds a prompt: one more turn, after those that wait.
+    ///
+    /// # Errors
+    /// [`Error::QueueFull`], [`Error::Ended`].
+    pub async fn send(&self, message: UserMessage) -> Result<(), Error> {
+        self.ask(|reply| Command::Prompt { message: Box::new(message), reply }).await?
+    }
+
+    /// Says that no more prompts come: the query ends after those that wait.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn end_input(&self) -> Result<(), Error> {
+        self.ask(Command::EndInput).await
+    }
+
+    /// Stops the turn; prompts that wait stay. The query goes on.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn interrupt(&self) -> Result<Interrupted, Error> {
+        self.ask(|reply| Command::Interrupt { cancel_queued: false, reply }).await
+    }
+
+    /// Stops the turn and forgets the prompts that wait.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn interrupt_all(&self) -> Result<Interrupted, Error> {
+        self.ask(|reply| Command::Interrupt { cancel_queued: true, reply }).await
+    }
+
+    /// From the next decision on, this mode.
+    ///
+    /// # Errors
+    /// [`Error::BypassNotPermitted`], [`Error::Ended`].
+    pub async fn set_permission_mode(&self, mode: PermissionMode) -> Result<(), Error> {
+        self.ask(|reply| Command::SetPermissionMode { mode, reply }).await?
+    }
+
+    /// From the next model call on, this model; `None`: the one that the query began with.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn set_model(&self, model: Option<String>) -> Result<(), Error> {
+        self.ask(|reply| Command::SetModel { model, reply }).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| Error::Ended)?;
+        answer.await.map_err(|_| Error::Ended)
+    }
+}
+
+/// What an interrupt left.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interrupted {
+    /// The uuids of the prompts that still wait.
+    pub still_queued: Vec<String>,
+    /// The uuids of those that were forgotten.
+    pub cancelled: Vec<String>,
+}
+
+/// What the session is asked.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Prompt { message: Box<UserMessage>, reply: oneshot::Sender<Result<(), Error>> },
+    EndInput(oneshot::Sender<()>),
+    Interrupt { cancel_queued: bool, reply: oneshot::Sender<Interrupted> },
+    SetPermissionMode { mode: PermissionMode, reply: oneshot::Sender<Result<(), Error>> },
+    SetModel { model: Option<String>, reply: oneshot::Sender<()> },
+}
+
+/// A prompt of one text.
+pub(crate) fn text_prompt(text: String) -> UserMessage {
+    UserMessage {
+        message: MessageParam::new(Role::User, vec![ContentBlock::text(text)]),
+        parent_tool_use_id: None,
+        tool_use_result: None,
+        uuid: None,
+        session_id: None,
+        extra: wardian_protocol::JsonMap::new(),
+    }
+}

@@ -1,5 +1,12 @@
 #![doc = include_str!("../README.md")]
 
-mod price;
+mod amount;
+mod bound;
+mod cost;
+mod data;
+mod table;
 
-pub use price::{Cost, ModelPrice, PriceError, PriceTable, RequestBound};
+pub use bound::{HIDDEN_PROMPT_TOKENS, RequestBound};
+pub use cost::Cost;
+pub use data::PriceError;
+pub use table::{ModelPrice, PriceTable};

@@ -1,0 +1,8 @@
+//! The ledger at its border.
+
+mod it {
+    mod bounds;
+    mod golden;
+    mod oracle;
+    mod tables;
+}

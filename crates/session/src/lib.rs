@@ -1,1 +1,33 @@
 #![doc = include_str!("../README.md")]
+
+mod capture;
+mod config;
+mod drive;
+mod engine;
+mod error;
+mod folder;
+mod launch;
+mod lines;
+pub mod plan;
+mod reconcile;
+mod report;
+mod request;
+mod run;
+mod slots;
+mod stamp;
+pub mod state;
+
+pub use config::{Caps, EngineConfig, Ownership, RunLimits};
+pub use engine::{Engine, Health, RunEvent, RunSink};
+pub use error::{FieldError, Full, RunError, StartError};
+pub use launch::{GATEWAY_PORT, WORKSPACE};
+pub use report::{FileChange, ModelSpending, RunReport, RunStatus, Spending, TokenCounts};
+pub use request::{Caller, LimitsAsked, PermissionAsker, Permissions, Place, RunFile, RunRequest, Runtime};
+pub use run::MAX_FILES_CHANGED;
+
+/// Random bits for an id.
+pub(crate) fn random_bits() -> [u8; 16] {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).expect("the operating system has random bytes once it has booted");
+    bits
+}

@@ -1,0 +1,52 @@
+//! What the server is told once, when it starts.
+
+use std::time::Duration;
+
+/// How the server behaves towards its clients.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Names that a request's `Host` may have, beside the loopback names. A browser that was led here by a foreign name
+    /// (DNS rebinding) is refused.
+    pub hosts: Vec<String>,
+    /// Origins that a browser may come from, such as `https://console.example.com`. None: a request with an `Origin` is
+    /// refused, so that no web page can use this server.
+    pub origins: Vec<String>,
+    /// The largest request body.
+    pub max_body_bytes: usize,
+    /// For the head of a request, and so also the time that a kept connection may be idle.
+    pub head_timeout: Duration,
+    /// For the body of a request, from its head to its last byte.
+    pub body_timeout: Duration,
+    /// Connections at one time; more wait in the listener's queue.
+    pub max_connections: usize,
+    /// How often a quiet stream says that it lives. Proxies close what is silent for longer than 15 s.
+    pub keep_alive: Duration,
+    /// How long runs may go on after the server was told to stop.
+    pub drain_timeout: Duration,
+    /// Failed logins from one address in a minute, after which it has to wait.
+    pub failed_logins_per_minute: u32,
+    /// Reads the wall clock.
+    pub clock: fn() -> jiff::Timestamp,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            hosts: Vec::new(),
+            origins: Vec::new(),
+            max_body_bytes: 32 * 1024 * 1024,
+            head_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(60),
+            max_connections: 1024,
+            keep_alive: Duration::from_secs(8),
+            drain_timeout: Duration::from_secs(30),
+            failed_logins_per_minute: 20,
+            clock: system_clock,
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the server's one clock, replaced by `ServerConfig::clock`")]
+fn system_clock() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}

@@ -88,3 +88,16 @@ pub enum Error {
     #[error("use the database")]
     Database(#[source] Arc<rusqlite::Error>),
 }
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull};
+        let code = error.sqlite_error().map(|cause| (cause.code, cause.extended_code));
+        match code {
+            // The shared index of the log cannot grow: this too is a full disk.
+            Some((DiskFull, _) | (_, rusqlite::ffi::SQLITE_IOERR_SHMSIZE)) => Self::Full,
+            Some((DatabaseBusy | DatabaseLocked, _)) => Self::Busy,
+            _ => Self::Database(Arc::new(error)),
+        }
+    }
+}

@@ -1,131 +1,256 @@
 //! The store in one SQLite file.
 
+mod identity;
+mod migrate;
+mod owner;
+mod reader;
+mod row;
+mod session;
+mod usage;
+mod writer;
+
+use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::Semaphore;
 use wardian_protocol::{KeyId, OrgId, RequestId, SessionId};
 
+use self::owner::Owners;
+use self::reader::Readers;
+use self::session::{Append, Begin};
+use self::writer::Writer;
 use crate::{
-    BeginRun, Error, EventRecord, KeyRecord, NewEvent, NewKey, NewSession, RunOutcomeRecord, RunRecord,
-    SessionRecord, Store, UsageEnd, UsageQuery, UsageRow, UsageStart,
+    BeginRun, Error, EventRecord, KeyRecord, MAX_APPEND_BYTES, NewEvent, NewKey, NewSession,
+    RunOutcomeRecord, RunRecord, SessionRecord, Store, UsageEnd, UsageQuery, UsageRow, UsageStart,
 };
 
-/// The store in one SQLite file, for one machine.
+/// How long to wait for another process that writes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Prepared statements kept per connection: more than there are.
+const STATEMENTS: usize = 64;
+
+/// Events waiting to be written, in KiB: twice the largest append.
+const QUEUED_KIB: usize = MAX_APPEND_BYTES / 1024 * 2;
+
+/// What a probe writes: enough that it needs pages of its own.
+const PROBE_BYTES: u32 = 16 << 10;
+
+/// The store in one SQLite file, for one machine. Other processes may have the same file open.
+///
+/// Times are kept to the microsecond; what is finer is cut off.
 #[derive(Debug)]
-pub struct SqliteStore {}
+pub struct SqliteStore {
+    writer: Writer,
+    /// `None` in memory, where the writer answers questions too.
+    readers: Option<Readers>,
+    owners: Arc<Owners>,
+    queued_kib: Semaphore,
+}
 
 impl SqliteStore {
-    /// Opens the store in this file, making it and its folder if they are missing. Blocks for some milliseconds.
-    pub fn open(_path: &Path) -> Result<Self, Error> {
-        Ok(Self {})
+    /// Opens the store in this file; makes it, for its user alone, if it is missing, and its folder too. Blocks for some
+    /// milliseconds.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let failed = |source: io::Error| Error::Open { path: path.to_owned(), source: Arc::new(source) };
+        make_private(path).map_err(failed)?;
+        let mut connection = connect(path)?;
+        migrate::migrate(&mut connection, path)?;
+        connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+        let owners = Owners::new(Some(path.to_owned()));
+        Self::new(connection, Some(Readers::new(path.to_owned())), owners).map_err(failed)
     }
 
     /// Opens an empty store that lives as long as the value: for tests.
     pub fn open_in_memory() -> Result<Self, Error> {
-        Ok(Self {})
+        let path = Path::new(":memory:");
+        let mut connection = connect(path)?;
+        migrate::migrate(&mut connection, path)?;
+        Self::new(connection, None, Owners::new(None))
+            .map_err(|source| Error::Open { path: path.to_owned(), source: Arc::new(source) })
+    }
+
+    fn new(connection: Connection, readers: Option<Readers>, owners: Owners) -> io::Result<Self> {
+        let (owners, queued_kib) = (Arc::new(owners), Semaphore::new(QUEUED_KIB));
+        Ok(Self { writer: Writer::start(connection)?, readers, owners, queued_kib })
+    }
+
+    async fn read<T, F>(&self, mut question: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> Result<T, Error> + Send + 'static,
+    {
+        match &self.readers {
+            Some(readers) => readers.run(move |connection| question(connection)).await,
+            None => self.writer.run(question).await,
+        }
     }
 }
 
 #[async_trait]
 impl Store for SqliteStore {
     async fn ping(&self) -> Result<(), Error> {
-        Err(Error::Closed)
+        self.writer.run(probe).await
     }
 
-    async fn ensure_org(&self, _org_id: &OrgId, _name: &str) -> Result<(), Error> {
-        Err(Error::Closed)
+    async fn ensure_org(&self, org_id: &OrgId, name: &str) -> Result<(), Error> {
+        let (org_id, name) = (org_id.clone(), name.to_owned());
+        self.writer.run(move |connection| identity::ensure_org(connection, &org_id, &name)).await
     }
 
     async fn default_org(&self) -> Result<OrgId, Error> {
-        Err(Error::Closed)
+        Ok("org_default".parse().expect("the first migration makes it, with a well-formed id"))
     }
 
-    async fn ensure_user(&self, _org_id: &OrgId, _user_id: &str) -> Result<(), Error> {
-        Err(Error::Closed)
+    async fn ensure_user(&self, org_id: &OrgId, user_id: &str) -> Result<(), Error> {
+        let (org_id, user_id) = (org_id.clone(), user_id.to_owned());
+        self.writer.run(move |connection| identity::ensure_user(connection, &org_id, &user_id)).await
     }
 
-    async fn create_key(&self, _key: NewKey) -> Result<(), Error> {
-        Err(Error::Closed)
+    async fn create_key(&self, key: NewKey) -> Result<(), Error> {
+        self.writer.run(move |connection| identity::create_key(connection, &key)).await
     }
 
-    async fn key(&self, _id: &KeyId) -> Result<Option<KeyRecord>, Error> {
-        Err(Error::Closed)
+    async fn key(&self, id: &KeyId) -> Result<Option<KeyRecord>, Error> {
+        let id = id.clone();
+        self.read(move |connection| identity::key(connection, &id)).await
     }
 
-    async fn keys(&self, _org_id: &OrgId) -> Result<Vec<KeyRecord>, Error> {
-        Err(Error::Closed)
+    async fn keys(&self, org_id: &OrgId) -> Result<Vec<KeyRecord>, Error> {
+        let org_id = org_id.clone();
+        self.read(move |connection| identity::keys(connection, &org_id)).await
     }
 
-    async fn revoke_key(&self, _org_id: &OrgId, _id: &KeyId, _at: Timestamp) -> Result<bool, Error> {
-        Err(Error::Closed)
+    async fn revoke_key(&self, org_id: &OrgId, id: &KeyId, at: Timestamp) -> Result<bool, Error> {
+        let (org_id, id, at_us) = (org_id.clone(), id.clone(), row::micros(at)?);
+        self.writer.run(move |connection| identity::revoke_key(connection, &org_id, &id, at_us)).await
     }
 
-    async fn create_session(&self, _session: NewSession) -> Result<(), Error> {
-        Err(Error::Closed)
+    async fn create_session(&self, session: NewSession) -> Result<(), Error> {
+        self.writer.run(move |connection| session::create(connection, &session)).await
     }
 
-    async fn session(&self, _org_id: &OrgId, _id: &SessionId) -> Result<Option<SessionRecord>, Error> {
-        Err(Error::Closed)
+    async fn session(&self, org_id: &OrgId, id: &SessionId) -> Result<Option<SessionRecord>, Error> {
+        let (org_id, id) = (org_id.clone(), id.clone());
+        self.read(move |connection| session::find(connection, &org_id, &id)).await
     }
 
     async fn begin_run(
         &self,
-        _org_id: &OrgId,
-        _session_id: &SessionId,
-        _id: &RequestId,
-        _owner: &str,
-        _at: Timestamp,
+        org_id: &OrgId,
+        session_id: &SessionId,
+        id: &RequestId,
+        owner: &str,
+        at: Timestamp,
     ) -> Result<BeginRun, Error> {
-        Err(Error::Closed)
+        let owners = Arc::clone(&self.owners);
+        let run = Begin {
+            org_id: org_id.clone(),
+            session_id: session_id.clone(),
+            id: id.clone(),
+            owner: owner.to_owned(),
+            at_us: row::micros(at)?,
+        };
+        self.writer.run(move |connection| session::begin_run(connection, &owners, &run)).await
     }
 
     async fn end_run(
         &self,
-        _org_id: &OrgId,
-        _session_id: &SessionId,
-        _id: &RequestId,
-        _outcome: RunOutcomeRecord,
+        org_id: &OrgId,
+        session_id: &SessionId,
+        id: &RequestId,
+        outcome: RunOutcomeRecord,
     ) -> Result<bool, Error> {
-        Err(Error::Closed)
+        let (org_id, session_id, id) = (org_id.clone(), session_id.clone(), id.clone());
+        self.writer
+            .run(move |connection| session::end_run(connection, &org_id, &session_id, &id, &outcome))
+            .await
     }
 
-    async fn interrupted_runs(&self, _owner_not: &str) -> Result<Vec<RunRecord>, Error> {
-        Err(Error::Closed)
+    async fn interrupted_runs(&self, owner_not: &str) -> Result<Vec<RunRecord>, Error> {
+        let (owners, owner_not) = (Arc::clone(&self.owners), owner_not.to_owned());
+        self.read(move |connection| session::interrupted_runs(connection, &owners, &owner_not)).await
     }
 
     async fn append_events(
         &self,
-        _org_id: &OrgId,
-        _session_id: &SessionId,
-        _events: Vec<NewEvent>,
+        org_id: &OrgId,
+        session_id: &SessionId,
+        events: Vec<NewEvent>,
     ) -> Result<u64, Error> {
-        Err(Error::Closed)
+        let append = Append::new(events)?;
+        let kib = u32::try_from(append.bytes / 1024 + 1).expect("MAX_APPEND_BYTES at most");
+        let _room = self.queued_kib.acquire_many(kib).await.map_err(|_| Error::Closed)?;
+        let (org_id, session_id) = (org_id.clone(), session_id.clone());
+        self.writer.run(move |connection| append.run(connection, &org_id, &session_id)).await
     }
 
     async fn events(
         &self,
-        _org_id: &OrgId,
-        _session_id: &SessionId,
-        _after: u64,
-        _limit: u32,
+        org_id: &OrgId,
+        session_id: &SessionId,
+        after: u64,
+        limit: u32,
     ) -> Result<Vec<EventRecord>, Error> {
-        Err(Error::Closed)
+        let (org_id, session_id) = (org_id.clone(), session_id.clone());
+        self.read(move |connection| session::events(connection, &org_id, &session_id, after, limit)).await
     }
 
-    async fn open_usage(&self, _start: UsageStart) -> Result<(), Error> {
-        Err(Error::Closed)
+    async fn open_usage(&self, start: UsageStart) -> Result<(), Error> {
+        let owners = Arc::clone(&self.owners);
+        self.writer.run(move |connection| usage::open(connection, &owners, &start)).await
     }
 
-    async fn settle_usage(&self, _end: UsageEnd) -> Result<bool, Error> {
-        Err(Error::Closed)
+    async fn settle_usage(&self, end: UsageEnd) -> Result<bool, Error> {
+        self.writer.run(move |connection| usage::settle(connection, &end)).await
     }
 
-    async fn settle_orphans(&self, _owner_not: &str, _at: Timestamp) -> Result<u64, Error> {
-        Err(Error::Closed)
+    async fn settle_orphans(&self, owner_not: &str, at: Timestamp) -> Result<u64, Error> {
+        let (owners, owner_not, at_us) = (Arc::clone(&self.owners), owner_not.to_owned(), row::micros(at)?);
+        self.writer.run(move |connection| usage::settle_orphans(connection, &owners, &owner_not, at_us)).await
     }
 
-    async fn usage(&self, _org_id: &OrgId, _query: UsageQuery) -> Result<Vec<UsageRow>, Error> {
-        Err(Error::Closed)
+    async fn usage(&self, org_id: &OrgId, query: UsageQuery) -> Result<Vec<UsageRow>, Error> {
+        let org_id = org_id.clone();
+        self.read(move |connection| usage::sum(connection, &org_id, &query)).await
     }
+}
+
+/// Writes new pages and gives the last probe's back, so that it fails as soon as other work would.
+fn probe(connection: &Connection) -> Result<(), Error> {
+    let sql = "INSERT INTO probes (filler) VALUES (zeroblob(?1))";
+    connection.prepare_cached(sql)?.execute([PROBE_BYTES])?;
+    let sql = "DELETE FROM probes WHERE id < ?1";
+    connection.prepare_cached(sql)?.execute([connection.last_insert_rowid()])?;
+    Ok(())
+}
+
+fn connect(path: &Path) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    Ok(connection)
+}
+
+/// Makes the file with mode 0600, and missing folders with 0700. SQLite gives its other files the mode of this one.
+fn make_private(path: &Path) -> io::Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(())
 }

@@ -1,0 +1,70 @@
+//! Ids, times and records for the tests: all from small numbers, so that a failure reads the same every time.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use wardian_protocol::id::{Id, Kind};
+use wardian_protocol::{NanoUsd, OrgId};
+use wardian_store::{NewEvent, RunOutcomeRecord, RunStatus, Settled, Tokens, UsageEnd, UsageStart};
+
+/// The n-th id of a kind.
+pub fn id<K: Kind>(n: u64) -> Id<K> {
+    Id::from_random(u128::from(n).to_be_bytes())
+}
+
+/// A time this many seconds after 2026-11-22 00:00 UTC.
+pub fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_795_305_600 + seconds).unwrap()
+}
+
+pub fn event(n: u64, payload: Value) -> NewEvent {
+    NewEvent {
+        id: id(n),
+        request_id: Some(id(900)),
+        kind: "agent.message".to_owned(),
+        payload,
+        at: at(i64::try_from(n % 1000).unwrap()),
+    }
+}
+
+pub fn outcome(status: RunStatus, cost: i64) -> RunOutcomeRecord {
+    RunOutcomeRecord {
+        status,
+        is_error: status != RunStatus::Completed,
+        cost: NanoUsd(cost),
+        num_turns: 3,
+        stop_reason: Some("end_turn".to_owned()),
+        exit_code: None,
+        detail: None,
+        at: at(60),
+    }
+}
+
+pub fn start(org_id: &OrgId, n: u64, owner: &str) -> UsageStart {
+    UsageStart {
+        id: id(n),
+        org_id: org_id.clone(),
+        user_id: Some("ada".to_owned()),
+        session_id: id(1),
+        run_id: id(2),
+        owner: owner.to_owned(),
+        model: "claude-sonnet-4-5".to_owned(),
+        bound: NanoUsd(1_000),
+        at: at(0),
+    }
+}
+
+pub fn end(org_id: &OrgId, n: u64, cost: i64) -> UsageEnd {
+    UsageEnd {
+        id: id(n),
+        org_id: org_id.clone(),
+        model: Some("claude-sonnet-4-5-20250929".to_owned()),
+        upstream_id: Some("req_011CS".to_owned()),
+        status: 200,
+        tokens: Tokens { input_tokens: 10, output_tokens: 5, ..Tokens::default() },
+        cost: NanoUsd(cost),
+        price_version: "2026-11-01".to_owned(),
+        unpriced: false,
+        settled: Settled::Exact,
+        at: at(2),
+    }
+}

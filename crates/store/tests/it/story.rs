@@ -1,0 +1,170 @@
+//! What a server does with a store, from the first key to the bill, as one story that every store must tell.
+
+use serde_json::json;
+use wardian_protocol::id as protocol;
+use wardian_protocol::{KeyId, NanoUsd, OrgId};
+use wardian_store::{
+    BeginRun, Error, GroupBy, NewKey, NewSession, RunStatus, Scope, SessionStatus, SqliteStore, Store,
+    Tokens, UsageQuery,
+};
+
+use crate::common::{at, end, event, id, outcome, start};
+
+#[tokio::test]
+async fn the_story_in_memory() {
+    story(&SqliteStore::open_in_memory().unwrap()).await;
+}
+
+#[tokio::test]
+async fn the_story_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    story(&SqliteStore::open(&folder.path().join("store.db")).unwrap()).await;
+}
+
+async fn story(store: &dyn Store) {
+    store.ping().await.unwrap();
+    let org_id = store.default_org().await.unwrap();
+    store.ensure_org(&org_id, "again").await.unwrap();
+    keys(store, &org_id).await;
+    runs(store, &org_id).await;
+    events(store, &org_id).await;
+    money(store, &org_id).await;
+    foreigners(store, &org_id).await;
+}
+
+async fn keys(store: &dyn Store, org_id: &OrgId) {
+    let key = |n: u64, user: Option<&str>| NewKey {
+        id: id(n),
+        org_id: org_id.clone(),
+        name: format!("key {n}"),
+        scopes: vec![Scope::Sessions, Scope::Read],
+        user_id: user.map(str::to_owned),
+        secret_sha256: [7; 32],
+        created_at: at(i64::try_from(n).unwrap()),
+    };
+    store.create_key(key(2, Some("ada"))).await.unwrap();
+    store.create_key(key(1, None)).await.unwrap();
+    assert!(matches!(store.create_key(key(1, None)).await, Err(Error::Exists { what: "key", .. })));
+
+    let found = store.key(&id(2)).await.unwrap().unwrap();
+    assert_eq!((found.user_id.as_deref(), found.secret_sha256), (Some("ada"), [7; 32]));
+    assert_eq!(found.scopes, [Scope::Sessions, Scope::Read]);
+    assert_eq!(found.created_at, at(2));
+    assert_eq!(store.key(&id(3)).await.unwrap(), None);
+
+    assert!(store.revoke_key(org_id, &id(2), at(9)).await.unwrap());
+    assert!(!store.revoke_key(org_id, &id(2), at(10)).await.unwrap(), "the first revocation stays");
+    let revoked: Vec<_> =
+        store.keys(org_id).await.unwrap().into_iter().map(|key| (key.id, key.revoked_at)).collect();
+    assert_eq!(revoked, [(id(1), None), (id(2), Some(at(9)))]);
+}
+
+async fn runs(store: &dyn Store, org_id: &OrgId) {
+    let new =
+        NewSession { id: id(1), org_id: org_id.clone(), user_id: Some("bob".to_owned()), created_at: at(0) };
+    store.create_session(new.clone()).await.unwrap();
+    assert!(matches!(store.create_session(new).await, Err(Error::Exists { what: "session", .. })));
+
+    let begin = async |run: u64| store.begin_run(org_id, &id(1), &id(run), "here", at(5)).await;
+    assert_eq!(begin(10).await.unwrap(), BeginRun::Started);
+    assert_eq!(begin(11).await.unwrap(), BeginRun::Busy);
+    let session = store.session(org_id, &id(1)).await.unwrap().unwrap();
+    assert_eq!((session.status, session.active_run, session.runs), (SessionStatus::Running, Some(id(10)), 1));
+    assert_eq!(store.interrupted_runs("here").await.unwrap(), []);
+    let orphans = store.interrupted_runs("after a restart").await.unwrap();
+    assert_eq!(
+        orphans.iter().map(|run| (&run.id, run.owner.as_str())).collect::<Vec<_>>(),
+        [(&id(10), "here")]
+    );
+
+    let done = outcome(RunStatus::Completed, 5);
+    assert!(!store.end_run(org_id, &id(1), &id(11), done.clone()).await.unwrap(), "never begun");
+    assert!(store.end_run(org_id, &id(1), &id(10), done.clone()).await.unwrap());
+    assert!(!store.end_run(org_id, &id(1), &id(10), done).await.unwrap(), "the first end stays");
+    let session = store.session(org_id, &id(1)).await.unwrap().unwrap();
+    assert_eq!((session.status, session.active_run, session.runs), (SessionStatus::Idle, None, 1));
+    assert_eq!((session.user_id.as_deref(), session.updated_at), (Some("bob"), at(60)));
+    assert_eq!(begin(11).await.unwrap(), BeginRun::Started, "the session goes on");
+    assert!(matches!(begin(11).await, Ok(BeginRun::Busy)));
+    let late = outcome(RunStatus::Interrupted, 0);
+    assert!(store.end_run(org_id, &id(1), &id(11), late).await.unwrap());
+    assert!(matches!(begin(10).await, Err(Error::Exists { what: "run", .. })), "a run's id is used once");
+    assert_eq!(store.session(org_id, &id(1)).await.unwrap().unwrap().runs, 2);
+}
+
+async fn events(store: &dyn Store, org_id: &OrgId) {
+    let session_id = id(1);
+    let payload = json!({"z": 1, "a": ["ü", null, 1.5], "text": "line\nline"});
+    let events = vec![event(1, payload.clone()), event(2, json!("x")), event(3, json!(3))];
+    assert_eq!(store.append_events(org_id, &session_id, events).await.unwrap(), 3);
+    assert_eq!(store.append_events(org_id, &session_id, Vec::new()).await.unwrap(), 3);
+    let again = vec![event(4, json!(4)), event(2, json!("taken"))];
+    let taken = store.append_events(org_id, &session_id, again).await;
+    assert!(matches!(taken, Err(Error::Exists { what: "event", .. })), "{taken:?}");
+    assert_eq!(store.append_events(org_id, &session_id, vec![event(5, json!(5))]).await.unwrap(), 4);
+
+    let all = store.events(org_id, &session_id, 0, 100).await.unwrap();
+    assert_eq!(all.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert_eq!((&all[0].payload, &all[0].id, all[0].at), (&payload, &id(1), at(1)));
+    assert_eq!(all[0].payload.to_string(), payload.to_string(), "fields keep their order");
+    let page = store.events(org_id, &session_id, 1, 2).await.unwrap();
+    assert_eq!(page.iter().map(|event| event.seq).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(store.events(org_id, &session_id, 4, 100).await.unwrap(), []);
+    assert_eq!(store.events(org_id, &session_id, u64::MAX, u32::MAX).await.unwrap(), []);
+    assert_eq!(store.session(org_id, &session_id).await.unwrap().unwrap().last_seq, 4);
+}
+
+async fn money(store: &dyn Store, org_id: &OrgId) {
+    store.open_usage(start(org_id, 1, "here")).await.unwrap();
+    store.open_usage(start(org_id, 2, "here")).await.unwrap();
+    let twice = store.open_usage(start(org_id, 1, "here")).await;
+    assert!(matches!(twice, Err(Error::Exists { what: "usage", .. })), "{twice:?}");
+    let total = &store.usage(org_id, UsageQuery::default()).await.unwrap()[0];
+    assert_eq!((total.requests, total.open_requests, total.reserved), (2, 2, NanoUsd(2_000)));
+    assert_eq!(total.cost, NanoUsd::ZERO);
+
+    assert!(store.settle_usage(end(org_id, 1, 77)).await.unwrap());
+    assert!(!store.settle_usage(end(org_id, 1, 99)).await.unwrap(), "the first settlement stays");
+    let unknown = store.settle_usage(end(org_id, 3, 1)).await;
+    assert!(matches!(unknown, Err(Error::Unknown { what: "usage", .. })), "{unknown:?}");
+    assert_eq!(store.settle_orphans("here", at(9)).await.unwrap(), 0);
+    assert_eq!(store.settle_orphans("after a restart", at(9)).await.unwrap(), 1);
+    assert!(!store.settle_usage(end(org_id, 2, 1)).await.unwrap(), "charged already");
+
+    let query = UsageQuery { group_by: vec![GroupBy::Model], ..UsageQuery::default() };
+    let rows = store.usage(org_id, query).await.unwrap();
+    let models: Vec<_> = rows.iter().map(|row| (row.model.as_deref().unwrap(), row.cost)).collect();
+    assert_eq!(
+        models,
+        [("claude-sonnet-4-5", NanoUsd(1_000)), ("claude-sonnet-4-5-20250929", NanoUsd(77))],
+        "the orphan at its bound, under the model that was asked for"
+    );
+    assert_eq!((rows[0].inexact_requests, rows[1].inexact_requests), (1, 0));
+    assert_eq!(rows[1].tokens, Tokens { input_tokens: 10, output_tokens: 5, ..Tokens::default() });
+    assert_eq!((rows[0].open_requests, rows[0].reserved), (0, NanoUsd::ZERO));
+}
+
+/// Another org sees nothing of it, and is answered as if it were not there.
+async fn foreigners(store: &dyn Store, org_id: &OrgId) {
+    let foreign: OrgId = id(77);
+    let unknown = store.ensure_user(&foreign, "ada").await;
+    assert!(matches!(unknown, Err(Error::Unknown { what: "org", .. })), "{unknown:?}");
+    store.ensure_org(&foreign, "others").await.unwrap();
+    let (session_id, run) = (id(1), id(20));
+
+    assert_eq!(store.session(&foreign, &session_id).await.unwrap(), None);
+    assert_eq!(store.events(&foreign, &session_id, 0, 10).await.unwrap(), []);
+    assert_eq!(store.keys(&foreign).await.unwrap(), []);
+    assert!(!store.revoke_key(&foreign, &KeyId::from_random(1u128.to_be_bytes()), at(1)).await.unwrap());
+    let begun = store.begin_run(&foreign, &session_id, &run, "here", at(1)).await.unwrap();
+    assert_eq!(begun, BeginRun::NoSession);
+    assert!(!store.end_run(&foreign, &session_id, &id(10), outcome(RunStatus::Failed, 0)).await.unwrap());
+    let mine = store.append_events(&foreign, &session_id, vec![event(50, json!(1))]).await.unwrap_err();
+    let nobodys = store.append_events(org_id, &id(404), vec![event(50, json!(1))]).await.unwrap_err();
+    assert_eq!(mine.to_string(), format!("find the session `{session_id}`"));
+    assert_eq!(nobodys.to_string(), format!("find the session `{}`", id::<protocol::Session>(404)));
+    assert!(matches!(store.settle_usage(end(&foreign, 1, 1)).await, Err(Error::Unknown { .. })));
+    assert_eq!(store.usage(&foreign, UsageQuery::default()).await.unwrap()[0].requests, 0);
+    assert_eq!(store.key(&id(1)).await.unwrap().unwrap().org_id, *org_id);
+    assert_eq!(store.key(&id(1)).await.unwrap().unwrap().revoked_at, None);
+}

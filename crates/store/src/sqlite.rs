@@ -6,6 +6,8 @@ mod owner;
 mod reader;
 mod row;
 mod session;
+#[cfg(test)]
+mod tests;
 mod usage;
 mod writer;
 
@@ -18,7 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
 use wardian_protocol::{KeyId, OrgId, RequestId, SessionId};
 
@@ -233,11 +235,19 @@ fn probe(connection: &Connection) -> Result<(), Error> {
 }
 
 fn connect(path: &Path) -> Result<Connection, Error> {
+    prepare(path).map_err(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => Error::NotAStore { path: path.to_owned() },
+        _ => Error::from(error),
+    })
+}
+
+fn prepare(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.pragma_update(None, "foreign_keys", true)?;
+    // The first that looks into the file.
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "trusted_schema", false)?;
     Ok(connection)

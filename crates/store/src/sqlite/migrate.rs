@@ -35,10 +35,7 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), Er
 fn version(connection: &Connection, path: &Path) -> Result<i64, Error> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let not_ours = || Error::NotAStore { path: path.to_owned() };
-    let application = pragma("application_id").map_err(|error| match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => not_ours(),
-        _ => Error::from(error),
-    })?;
+    let application = pragma("application_id")?;
     let found = pragma("user_version")?;
     if application == APPLICATION_ID {
         return match found {

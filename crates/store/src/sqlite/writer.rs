@@ -48,6 +48,12 @@ impl Writer {
         queue.send(job).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
+
+    /// Jobs that wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| QUEUE - queue.capacity())
+    }
 }
 
 impl Drop for Writer {

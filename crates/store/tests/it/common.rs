@@ -3,8 +3,10 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use wardian_protocol::id::{Id, Kind};
-use wardian_protocol::{NanoUsd, OrgId};
-use wardian_store::{NewEvent, RunOutcomeRecord, RunStatus, Settled, Tokens, UsageEnd, UsageStart};
+use wardian_protocol::{NanoUsd, OrgId, RequestId, SessionId};
+use wardian_store::{
+    BeginRun, NewEvent, NewSession, RunOutcomeRecord, RunStatus, Settled, Store, Tokens, UsageEnd, UsageStart,
+};
 
 /// The n-th id of a kind.
 pub fn id<K: Kind>(n: u64) -> Id<K> {
@@ -24,6 +26,27 @@ pub fn event(n: u64, payload: Value) -> NewEvent {
         payload,
         at: at(i64::try_from(n % 1000).unwrap()),
     }
+}
+
+pub fn small(n: u64) -> NewEvent {
+    event(n, json!({"n": n}))
+}
+
+/// A session in the default org.
+pub async fn session(store: &dyn Store, n: u64) -> (OrgId, SessionId) {
+    let org_id = store.default_org().await.unwrap();
+    let session =
+        NewSession { id: id(n), org_id: org_id.clone(), user_id: Some("ada".to_owned()), created_at: at(0) };
+    store.create_session(session).await.unwrap();
+    (org_id, id(n))
+}
+
+/// A session with a run going on.
+pub async fn running(store: &dyn Store, n: u64, owner: &str) -> (OrgId, SessionId, RequestId) {
+    let (org_id, session_id) = session(store, n).await;
+    let begun = store.begin_run(&org_id, &session_id, &id(n), owner, at(1)).await.unwrap();
+    assert_eq!(begun, BeginRun::Started);
+    (org_id, session_id, id(n))
 }
 
 pub fn outcome(status: RunStatus, cost: i64) -> RunOutcomeRecord {

@@ -1,0 +1,102 @@
+//! A full disk: new work is refused by type, nothing acknowledged is lost, and work goes on when there is room.
+//!
+//! The disk is a real one of two megabytes, in memory, mounted in a mount namespace of a process of its own. Where the
+//! kernel gives us none, the same is shown with a limit on the database's pages, in `src/sqlite/tests.rs`.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+use wardian_store::{Error, RunStatus, SqliteStore, Store, UsageQuery};
+
+use crate::common::{at, end, event, id, outcome, running, session, start};
+use crate::concurrent::read_all;
+
+const DISK: &str = "WARDIAN_STORE_TEST_DISK";
+
+#[test]
+fn a_full_disk_loses_nothing_that_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "mount -t tmpfs -o size=2m,mode=700 wardian-test \"$1\" && exec \"$2\" --exact full::child --nocapture";
+    let child = |flags: &[&str]| {
+        Command::new("unshare")
+            .args(flags)
+            .args(["--mount", "--propagation", "private", "--", "sh", "-c", script, "sh"])
+            .arg(folder.path())
+            .arg(std::env::current_exe().unwrap())
+            .env(DISK, folder.path())
+            .output()
+    };
+    let mut said = Vec::new();
+    for flags in [&[][..], &["--user", "--map-root-user"]] {
+        let Ok(output) = child(flags) else { continue };
+        let text =
+            [output.stdout, output.stderr].map(|out| String::from_utf8_lossy(&out).into_owned()).concat();
+        if text.contains("on a disk of its own") {
+            assert!(output.status.success(), "{text}");
+            return;
+        }
+        said.push(text);
+    }
+    eprintln!("no small disk to be had here, so only the limit on pages shows it: {said:?}");
+}
+
+/// Not a test of its own: the body of the process that has the small disk.
+#[tokio::test]
+async fn child() {
+    let Some(disk) = std::env::var_os(DISK) else { return };
+    println!("on a disk of its own");
+    let (ballast, path) = (Path::new(&disk).join("ballast"), Path::new(&disk).join("store.db"));
+    std::fs::write(&ballast, vec![1; 512 << 10]).unwrap();
+    let store = SqliteStore::open(&path).unwrap();
+    let (org_id, session_id, run) = running(&store, 1, "here").await;
+    store.open_usage(start(&org_id, 1, "here")).await.unwrap();
+
+    let mut acknowledged = 0;
+    let mut n = 1;
+    for bytes in [20_000, 3_000, 10] {
+        let refused = loop {
+            n += 1;
+            let events = vec![event(n, json!("x".repeat(bytes)))];
+            match store.append_events(&org_id, &session_id, events).await {
+                Ok(seq) => acknowledged = seq,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(refused, Error::Full), "{refused:?}");
+    }
+    assert!(acknowledged > 20, "{acknowledged}");
+
+    // New work is refused, and so the server can say that it is not ready. What needs a page or two may still fit.
+    assert!(matches!(store.ping().await, Err(Error::Full)));
+    assert!(matches!(store.open_usage(start(&org_id, 2, "here")).await, Err(Error::Full)));
+    let settled = store.settle_usage(end(&org_id, 1, 7)).await;
+    assert!(matches!(settled, Ok(true) | Err(Error::Full)), "{settled:?}");
+    let done = outcome(RunStatus::Completed, 7);
+    let ended = store.end_run(&org_id, &session_id, &run, done.clone()).await;
+    assert!(matches!(ended, Ok(true) | Err(Error::Full)), "{ended:?}");
+
+    // Everything acknowledged is there.
+    let all = read_all(&store, &org_id, &session_id).await;
+    assert!(all.iter().map(|event| event.seq).eq(1..=acknowledged));
+    let total = store.usage(&org_id, UsageQuery::default()).await.unwrap().remove(0);
+    assert_eq!((total.requests, total.open_requests), (1, u64::from(settled.is_err())));
+
+    // There is room again: the same store goes on.
+    std::fs::remove_file(&ballast).unwrap();
+    store.ping().await.unwrap();
+    n += 1;
+    let next = store.append_events(&org_id, &session_id, vec![event(n, json!("y"))]).await.unwrap();
+    assert_eq!(next, acknowledged + 1);
+    assert_eq!(store.settle_usage(end(&org_id, 1, 7)).await.unwrap(), settled.is_err());
+    assert_eq!(store.end_run(&org_id, &session_id, &run, done).await.unwrap(), ended.is_err());
+    session(&store, 2).await;
+
+    // And so does the next process.
+    drop(store);
+    let store = SqliteStore::open(&path).unwrap();
+    let all = read_all(&store, &org_id, &session_id).await;
+    assert!(all.iter().map(|event| event.seq).eq(1..=next));
+    assert_eq!(store.settle_orphans("next", at(9)).await.unwrap(), 0);
+    assert!(store.session(&org_id, &id(2)).await.unwrap().is_some());
+}

@@ -22,6 +22,9 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// A header, or the key in it, cannot be sent.
+    #[error("send the header {0:?}: it has characters that no header may have")]
+    Header(String),
     /// A tool was named that does not exist.
     #[error("offer the tool {0:?}: there is no such tool")]
     UnknownTool(String),

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use regex::Regex;
-use wardian_protocol::hook::{HookOutput, PreToolUseInput};
+use tokio::time::timeout;
+use wardian_protocol::hook::{HookOutput, PermissionDecision, PreToolUseInput};
 
 /// What a hook runs. When the turn is interrupted, its future is dropped.
 pub type HookCallback =
@@ -70,6 +71,101 @@ impl fmt::Debug for PreToolUseHook {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("PreToolUseHook").field("matcher", &self.matcher).finish_non_exhaustive()
     }
+}
+
+/// What the hooks said of a call, together.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Verdict {
+    pub(crate) decision: HookDecision,
+    /// The input that a hook put in the place of the model's.
+    pub(crate) input: Option<serde_json::Value>,
+    /// Told to the model besides.
+    pub(crate) context: Vec<String>,
+    /// What went wrong with hooks, for the host.
+    pub(crate) failures: Vec<String>,
+}
+
+/// What hooks decided about a call.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum HookDecision {
+    /// Nothing.
+    #[default]
+    None,
+    /// It need not be asked about.
+    Allow,
+    /// It must be asked about.
+    Ask(String),
+    /// It is refused.
+    Deny(String),
+    /// The turn ends with the call not run.
+    Defer,
+    /// The turn ends.
+    Stop,
+}
+
+impl HookDecision {
+    /// The stricter a decision, the higher: of several hooks the strictest wins.
+    const fn strictness(&self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Allow => 1,
+            Self::Ask(_) => 2,
+            Self::Defer => 3,
+            Self::Deny(_) => 4,
+            Self::Stop => 5,
+        }
+    }
+}
+
+/// Runs the hooks that match a call, one after the other: each sees the input as those before it left it. A refusal ends
+/// the row.
+pub(crate) async fn run(hooks: &[PreToolUseHook], mut input: PreToolUseInput) -> Verdict {
+    let mut verdict = Verdict::default();
+    let tool = input.tool_name.clone();
+    for hook in hooks.iter().filter(|hook| hook.matches(&tool)) {
+        let answer = match timeout(hook.timeout, (hook.callback)(input.clone())).await {
+            Ok(answer) => answer.map_err(|failure| failure.0),
+            Err(_) => Err(format!("no answer within {} s", hook.timeout.as_secs_f64())),
+        };
+        match answer {
+            Ok(output) => take_in(&mut verdict, &mut input, output),
+            Err(failure) => {
+                if hook.on_failure == OnFailure::Block {
+                    verdict.decision = HookDecision::Deny(format!("the hook failed: {failure}"));
+                }
+                verdict.failures.push(format!("a hook on {tool} failed: {failure}"));
+            }
+        }
+        if matches!(verdict.decision, HookDecision::Deny(_) | HookDecision::Stop) {
+            break;
+        }
+    }
+    verdict
+}
+
+fn take_in(verdict: &mut Verdict, input: &mut PreToolUseInput, output: HookOutput) {
+    // `async`: the hook goes on by itself, what it says holds nothing up.
+    if output.extra.get("async") == Some(&serde_json::Value::Bool(true)) {
+        return;
+    }
+    let specific = output.hook_specific_output.unwrap_or_default();
+    let reason = specific.permission_decision_reason.or(output.reason).unwrap_or_default();
+    let decision = match (output.go_on, specific.permission_decision, output.decision.as_deref()) {
+        (Some(false), _, _) => HookDecision::Stop,
+        (_, Some(PermissionDecision::Deny), _) | (_, None, Some("block")) => HookDecision::Deny(reason),
+        (_, Some(PermissionDecision::Ask), _) => HookDecision::Ask(reason),
+        (_, Some(PermissionDecision::Defer), _) => HookDecision::Defer,
+        (_, Some(PermissionDecision::Allow), _) | (_, None, Some("approve")) => HookDecision::Allow,
+        (_, None, _) => HookDecision::None,
+    };
+    if decision.strictness() > verdict.decision.strictness() {
+        verdict.decision = decision;
+    }
+    if let Some(updated) = specific.updated_input {
+        input.tool_input = updated.clone();
+        verdict.input = Some(updated);
+    }
+    verdict.context.extend(specific.additional_context);
 }
 
 #[derive(Clone, Debug)]

@@ -1,18 +1,31 @@
 #![doc = include_str!("../README.md")]
-#![expect(dead_code, reason = "the engine behind this API lands next")]
 
+mod authorise;
+mod call;
+mod client;
 pub mod error;
+mod execute;
+mod frames;
 pub mod hook;
+mod meter;
 pub mod options;
 pub mod permission;
 pub mod query;
+mod random;
+mod request;
+mod schema;
+mod session;
+mod state;
 pub mod tool;
 pub mod tools;
+mod turn;
+mod words;
 
 pub use error::Error;
+pub use frames::PROTOCOL_VERSION;
 pub use hook::{HookFailure, OnFailure, PreToolUseHook};
 pub use options::{ApiConfig, ApiKey, Endpoint, Options, RetryPolicy, SystemPrompt, Thinking, ToolSet};
-pub use permission::{CanUseTool, Permission, PermissionRequest, PermissionUpdate};
+pub use permission::{CanUseTool, Permission, PermissionRequest, PermissionUpdate, RuleKind};
 pub use query::{Interrupted, Prompt, Query, QueryHandle, query};
 pub use tool::{Tool, ToolContext, ToolOutput};
 pub use wardian_policy::PermissionMode;

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use wardian_policy::PermissionMode;
 use wardian_protocol::{ContentBlock, MessageParam, Role};
 
-use crate::{Error, Message, Options, UserMessage};
+use crate::{Error, Message, Options, UserMessage, session};
 
 /// Messages that wait for a slow reader; then the turn waits too.
 const MESSAGE_QUEUE: usize = 64;
@@ -44,15 +44,13 @@ impl From<String> for Prompt {
 ///
 /// Nothing fails here: what is wrong with the options is the stream's first and last item.
 pub fn query(prompt: impl Into<Prompt>, options: Options) -> Query {
-    let _ = (prompt.into(), options);
-    let (commands, _) = mpsc::channel(COMMAND_QUEUE);
-    let (_, messages) = mpsc::channel(MESSAGE_QUEUE);
-    Query {
-        handle: QueryHandle { commands },
-        messages,
-        cancel: CancellationToken::new(),
-        tasks: TaskTracker::new(),
-    }
+    let (commands, requests) = mpsc::channel(COMMAND_QUEUE);
+    let (sender, messages) = mpsc::channel(MESSAGE_QUEUE);
+    let cancel = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    tasks.spawn(session::run(prompt.into(), options, sender, requests, cancel.clone()));
+    tasks.close();
+    Query { handle: QueryHandle { commands }, messages, cancel, tasks }
 }
 
 /// The messages of a query. Dropping it stops the turn and its tools.
@@ -83,7 +81,6 @@ impl Query {
     pub async fn close(mut self) {
         self.cancel.cancel();
         self.messages.close();
-        self.tasks.close();
         self.tasks.wait().await;
     }
 }

@@ -1,0 +1,301 @@
+//! One model call: the request, its retries, and the reply as it streams in.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use wardian_protocol::hook::PreToolUseInput;
+use wardian_protocol::sse::SseEvent;
+use wardian_protocol::stream::{Assembler, StreamEvent};
+use wardian_protocol::{ContentBlock, JsonMap, Usage};
+
+use crate::authorise::lock;
+use crate::client::{Failure, Reply, retry};
+use crate::frames::{one_block, presentable};
+use crate::hook::{self, Verdict};
+use crate::meter::Meter;
+use crate::session::Setup;
+use crate::{random, schema};
+
+/// A refusal for money that leaves less than this many tokens is not worth another try.
+const MIN_MAX_TOKENS: u64 = 256;
+/// How long the end of the stream may take after the end of the reply, so that the connection can be kept.
+const STREAM_END_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// How a model call ended.
+pub(crate) enum Called {
+    /// With a whole reply.
+    Replied(Box<Whole>),
+    /// With nothing to go on from.
+    Failed(Box<Failure>),
+    /// The turn was stopped; with what the reply held by then, if it had begun.
+    Interrupted(Option<Box<Partial>>),
+}
+
+/// What an interrupted reply held.
+pub(crate) struct Partial {
+    /// The blocks that were given, and maybe a text under way.
+    pub(crate) message: wardian_protocol::Message,
+    /// How many blocks were given.
+    pub(crate) given: usize,
+    /// How many blocks had begun.
+    pub(crate) begun: usize,
+}
+
+/// A whole reply.
+pub(crate) struct Whole {
+    pub(crate) message: wardian_protocol::Message,
+    /// What hooks said of its calls, by the call's id.
+    pub(crate) verdicts: HashMap<String, Verdict>,
+}
+
+/// What the calls of a turn used.
+#[derive(Debug, Default)]
+pub(crate) struct Spending {
+    pub(crate) usage: Usage,
+    pub(crate) api_time: Duration,
+}
+
+/// Calls the model. `body` writes the request for a number of reply tokens.
+pub(crate) async fn call_model(
+    setup: &Setup,
+    meter: &mut Meter,
+    spending: &mut Spending,
+    mut max_tokens: u64,
+    body: impl Fn(u64) -> Bytes,
+    stop: &CancellationToken,
+) -> Called {
+    let first_try = Instant::now();
+    let mut request = body(max_tokens);
+    let mut clamped = false;
+    let mut attempt = 0;
+    loop {
+        setup.out.system("status", json!({"status": "requesting"})).await;
+        let began = Instant::now();
+        let mut reading = Reading::new(setup, stop);
+        let ended = reading.run(request.clone()).await;
+        spending.api_time += began.elapsed();
+        reading.settle(meter, spending);
+        let failure = match ended {
+            Ended::Whole(whole) => return Called::Replied(whole),
+            Ended::Interrupted => return Called::Interrupted(reading.partial()),
+            Ended::Failed(failure) if reading.shown => return Called::Failed(failure),
+            Ended::Failed(failure) => failure,
+        };
+        if let Some(fitting) = failure.max_tokens_that_fit()
+            && !clamped
+            && (MIN_MAX_TOKENS..max_tokens).contains(&fitting)
+        {
+            clamped = true;
+            max_tokens = fitting;
+            request = body(max_tokens);
+            continue;
+        }
+        attempt += 1;
+        let (now, elapsed, chance) = ((setup.out.clock)(), first_try.elapsed(), random::chance());
+        let Some(wait) = retry::delay(&setup.retry, &failure, attempt, elapsed, now, chance) else {
+            return Called::Failed(failure);
+        };
+        announce_retry(setup, attempt, wait, &failure).await;
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Called::Interrupted(None),
+            () = tokio::time::sleep(wait) => (),
+        }
+    }
+}
+
+async fn announce_retry(setup: &Setup, attempt: u32, wait: Duration, failure: &Failure) {
+    let fields = json!({
+        "attempt": attempt,
+        "max_retries": setup.retry.max_retries,
+        "retry_delay_ms": u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+        "error_status": failure.status(),
+        "error": failure.assistant_error(),
+    });
+    setup.out.system("api_retry", fields).await;
+}
+
+enum Ended {
+    Whole(Box<Whole>),
+    Interrupted,
+    Failed(Box<Failure>),
+}
+
+/// A reply as it streams in.
+struct Reading<'a> {
+    setup: &'a Setup,
+    stop: &'a CancellationToken,
+    assembler: Assembler,
+    request_id: Option<String>,
+    hooks: FuturesUnordered<BoxFuture<'static, (String, Verdict)>>,
+    verdicts: HashMap<String, Verdict>,
+    /// How many blocks were given as messages.
+    given: usize,
+    /// Whether anything of the reply was seen outside: then it cannot be asked for again.
+    shown: bool,
+    /// Whether the reply is whole.
+    stopped: bool,
+}
+
+impl<'a> Reading<'a> {
+    fn new(setup: &'a Setup, stop: &'a CancellationToken) -> Self {
+        Self {
+            setup,
+            stop,
+            assembler: Assembler::default(),
+            request_id: None,
+            hooks: FuturesUnordered::new(),
+            verdicts: HashMap::new(),
+            given: 0,
+            shown: false,
+            stopped: false,
+        }
+    }
+
+    async fn run(&mut self, request: Bytes) -> Ended {
+        let posted = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Ended::Interrupted,
+            posted = self.setup.client.post(request) => posted,
+        };
+        let mut reply = match posted {
+            Ok(reply) => reply,
+            Err(failure) => return Ended::Failed(failure),
+        };
+        self.request_id = reply.request_id.take();
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ended::Interrupted,
+                Some((id, verdict)) = self.hooks.next(), if !self.hooks.is_empty() => {
+                    self.verdicts.insert(id, verdict);
+                    continue;
+                }
+                event = reply.next() => event,
+            };
+            match event {
+                Err(failure) => return Ended::Failed(failure),
+                Ok(None) => break,
+                Ok(Some(event)) => {
+                    if let Err(failure) = self.take_in(&event).await {
+                        return Ended::Failed(failure);
+                    }
+                }
+            }
+            if self.stopped {
+                drain(&mut reply).await;
+                break;
+            }
+        }
+        self.finish().await
+    }
+
+    async fn take_in(&mut self, event: &SseEvent) -> Result<(), Box<Failure>> {
+        let parsed = StreamEvent::parse(event)?;
+        if matches!(parsed, StreamEvent::Ping {}) {
+            return Ok(());
+        }
+        let completed = self.assembler.push(&parsed)?;
+        if let Some(index) = completed {
+            self.give(index).await;
+        }
+        if self.setup.include_partial_messages {
+            self.shown |= matches!(parsed, StreamEvent::ContentBlockStart { .. });
+            let raw: Value = serde_json::from_str(&event.data).unwrap_or(Value::Null);
+            let id = self.assembler.so_far().map(|message| message.id.clone());
+            self.setup.out.stream_event(raw, id.as_deref(), json!({})).await;
+        }
+        self.stopped = matches!(parsed, StreamEvent::MessageStop {});
+        Ok(())
+    }
+
+    /// Gives a finished block as a message, and lets the hooks see it if it is a call.
+    async fn give(&mut self, index: usize) {
+        let Some(message) = self.assembler.so_far() else { return };
+        let Some(block) = message.content.get(index) else { return };
+        let frame = one_block(message, presentable(block), message.usage.clone());
+        let hooks = self.hooks_on(block);
+        self.shown = true;
+        self.given = self.given.max(index + 1);
+        self.setup.out.assistant(frame, self.request_id_field()).await;
+        self.hooks.extend(hooks);
+    }
+
+    fn request_id_field(&self) -> Value {
+        self.request_id.as_ref().map_or_else(|| json!({}), |id| json!({"request_id": id}))
+    }
+
+    fn hooks_on(&self, block: &ContentBlock) -> Option<BoxFuture<'static, (String, Verdict)>> {
+        let ContentBlock::ToolUse { id, name, input, .. } = block else { return None };
+        let setup = self.setup;
+        let tool = setup.tool(name)?;
+        if setup.hooks.is_empty() || !schema::problems(&tool.schema, input).is_empty() {
+            return None;
+        }
+        let asked = PreToolUseInput {
+            hook_event_name: "PreToolUse".to_owned(),
+            session_id: setup.out.session_id.clone(),
+            transcript_path: String::new(),
+            cwd: setup.context.cwd.display().to_string(),
+            permission_mode: Some(lock(&setup.live).policy.mode.as_str().to_owned()),
+            tool_name: name.clone(),
+            tool_input: input.clone(),
+            tool_use_id: id.clone(),
+            extra: JsonMap::new(),
+        };
+        let (hooks, id) = (Arc::clone(&setup.hooks), id.clone());
+        Some(Box::pin(async move { (id, hook::run(&hooks, asked).await) }))
+    }
+
+    async fn finish(&mut self) -> Ended {
+        let Some(message) = self.assembler.so_far().filter(|_| self.stopped).cloned() else {
+            return Ended::Failed(Failure::lost("the reply ended early"));
+        };
+        while !self.hooks.is_empty() {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ended::Interrupted,
+                Some((id, verdict)) = self.hooks.next() => {
+                    self.verdicts.insert(id, verdict);
+                }
+            }
+        }
+        Ended::Whole(Box::new(Whole { message, verdicts: std::mem::take(&mut self.verdicts) }))
+    }
+
+    /// Counts what was used, however the reply ended: it was paid for.
+    fn settle(&self, meter: &mut Meter, spending: &mut Spending) {
+        let Some(message) = self.assembler.so_far() else { return };
+        let date = (self.setup.out.clock)().strftime("%Y-%m-%d").to_string();
+        meter.record(&message.model, &message.usage, &date);
+        crate::meter::add_usage(&mut spending.usage, &message.usage);
+    }
+
+    fn partial(&self) -> Option<Box<Partial>> {
+        let mut message = self.assembler.so_far()?.clone();
+        let begun = message.content.len();
+        let under_way = message.content.get(self.given).cloned();
+        message.content.truncate(self.given);
+        if let Some(ContentBlock::Text { text, .. }) = &under_way
+            && !text.is_empty()
+        {
+            message.content.extend(under_way);
+        }
+        Some(Box::new(Partial { message, given: self.given, begun }))
+    }
+}
+
+/// Reads the end of a stream whose reply is whole, so that its connection can be used again.
+async fn drain(reply: &mut Reply) {
+    let end = async { while let Ok(Some(_)) = reply.next().await {} };
+    // Where the end does not come, the connection is dropped instead.
+    let _ = timeout(STREAM_END_TIMEOUT, end).await;
+}

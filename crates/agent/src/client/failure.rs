@@ -1,0 +1,131 @@
+//! How a request to the model fails.
+
+use serde_json::Value;
+use wardian_protocol::ApiErrorKind;
+use wardian_protocol::api_error::ApiErrorBody;
+use wardian_protocol::stream::StreamError;
+
+/// Why a request, or the reply to it, came to nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Failure {
+    pub(crate) kind: FailureKind,
+    /// For people.
+    pub(crate) message: String,
+    /// The header `retry-after`, as it came.
+    pub(crate) retry_after: Option<String>,
+    /// The header `x-should-retry`.
+    pub(crate) should_retry: Option<bool>,
+    /// `error.details`, an addition of Wardian's gateway.
+    pub(crate) details: Option<Value>,
+    pub(crate) request_id: Option<String>,
+}
+
+/// What kind of failure it is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum FailureKind {
+    /// The API answered with an error status.
+    Status { status: u16, kind: Option<ApiErrorKind> },
+    /// The API reported an error inside the stream.
+    InStream { kind: ApiErrorKind },
+    /// No connection, or one that was lost.
+    Lost,
+    /// A reply that makes no sense.
+    Malformed,
+    /// The request could not even be tried.
+    Local,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            retry_after: None,
+            should_retry: None,
+            details: None,
+            request_id: None,
+        }
+    }
+
+    pub(crate) fn lost(message: impl Into<String>) -> Box<Self> {
+        Box::new(Self::new(FailureKind::Lost, message))
+    }
+
+    pub(crate) fn malformed(message: impl Into<String>) -> Box<Self> {
+        Box::new(Self::new(FailureKind::Malformed, message))
+    }
+
+    pub(crate) fn local(message: impl Into<String>) -> Box<Self> {
+        Box::new(Self::new(FailureKind::Local, message))
+    }
+
+    /// The HTTP status, or the one that the API uses for what it reported inside the stream.
+    pub(crate) fn status(&self) -> Option<u16> {
+        match &self.kind {
+            FailureKind::Status { status, .. } => Some(*status),
+            FailureKind::InStream { kind } => Some(kind.status()),
+            FailureKind::Lost | FailureKind::Malformed | FailureKind::Local => None,
+        }
+    }
+
+    fn api_kind(&self) -> Option<&ApiErrorKind> {
+        match &self.kind {
+            FailureKind::Status { kind, .. } => kind.as_ref(),
+            FailureKind::InStream { kind } => Some(kind),
+            FailureKind::Lost | FailureKind::Malformed | FailureKind::Local => None,
+        }
+    }
+
+    /// The `max_tokens` that would still fit into the budget, where Wardian's gateway refused a request for money.
+    pub(crate) fn max_tokens_that_fit(&self) -> Option<u64> {
+        if self.status() != Some(429) || self.api_kind() != Some(&ApiErrorKind::BillingError) {
+            return None;
+        }
+        self.details.as_ref()?.get("max_tokens")?.as_u64()
+    }
+
+    /// The `error` of the assistant message that reports it. source: the protocol reference, sections 1.3 and 2.7.
+    pub(crate) fn assistant_error(&self) -> &'static str {
+        if self.api_kind() == Some(&ApiErrorKind::BillingError) {
+            return "billing_error";
+        }
+        match self.status() {
+            Some(401 | 403) => "authentication_failed",
+            Some(402) => "billing_error",
+            Some(404) => "model_not_found",
+            Some(429) => "rate_limit",
+            Some(529) => "overloaded",
+            Some(500..) => "server_error",
+            Some(_) | None => "unknown",
+        }
+    }
+
+    /// One line for the user.
+    pub(crate) fn describe(&self) -> String {
+        let message = &self.message;
+        match (&self.kind, self.api_kind()) {
+            (FailureKind::Status { status, .. }, Some(kind)) => {
+                format!("API error {status} ({}): {message}", kind.as_str())
+            }
+            (FailureKind::Status { status, .. }, None) => format!("API error {status}: {message}"),
+            (FailureKind::InStream { kind }, _) => {
+                format!("API error within the reply ({}): {message}", kind.as_str())
+            }
+            (FailureKind::Lost, _) => format!("API error: the connection was lost: {message}"),
+            (FailureKind::Malformed, _) => format!("API error: the reply makes no sense: {message}"),
+            (FailureKind::Local, _) => format!("API error: {message}"),
+        }
+    }
+}
+
+impl From<StreamError> for Box<Failure> {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Api(ApiErrorBody { kind, message, details }) => {
+                Self::new(Failure { details, ..Failure::new(FailureKind::InStream { kind }, message) })
+            }
+            StreamError::Truncated => Failure::lost("the reply ended early"),
+            StreamError::Malformed(message) => Failure::malformed(message),
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Runs the calls of a reply: permission, the tool itself, and what the model hears of it.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt, stream};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use wardian_protocol::ContentBlock;
+use wardian_protocol::frame::PermissionDenial;
+
+use crate::authorise::{Asked, Authority, Ruling};
+use crate::hook::{HookDecision, Verdict};
+use crate::session::{Offered, Setup, file_name};
+use crate::tool::{ToolContext, ToolOutput};
+use crate::{schema, state, words};
+
+/// Calls of one reply that run at the same time.
+const SIDE_BY_SIDE: usize = 8;
+/// How long a tool may take to end what it started when the turn is stopped.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// The most bytes of a result that the model gets; Bash and Read stay far below by themselves.
+const MAX_RESULT_BYTES: usize = 256 * 1024;
+
+/// What the calls of a reply came to.
+pub(crate) struct Executed {
+    /// For the model, in the order of the calls.
+    pub(crate) results: Vec<ContentBlock>,
+    /// What hooks add.
+    pub(crate) context: Vec<String>,
+    pub(crate) denials: Vec<PermissionDenial>,
+    /// User messages that were given.
+    pub(crate) messages: u64,
+    pub(crate) ended: ToolsEnd,
+}
+
+/// How the calls of a reply ended, the strongest last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ToolsEnd {
+    Done,
+    Deferred,
+    HookStopped,
+    Interrupted,
+}
+
+/// One call of a reply.
+struct Planned {
+    id: String,
+    name: String,
+    input: Value,
+    verdict: Verdict,
+    /// The reply was cut in it.
+    cut: bool,
+}
+
+/// What one call came to.
+struct Answer {
+    output: ToolOutput,
+    denial: Option<PermissionDenial>,
+    ended: ToolsEnd,
+}
+
+impl Answer {
+    const fn of(output: ToolOutput) -> Self {
+        Self { output, denial: None, ended: ToolsEnd::Done }
+    }
+
+    fn failed(text: impl Into<String>) -> Self {
+        Self::of(ToolOutput::error(text))
+    }
+}
+
+/// Runs the calls of a reply and gives their results as messages, in the order of the calls.
+pub(crate) async fn run_tools(
+    setup: &Setup,
+    reply: &wardian_protocol::Message,
+    verdicts: HashMap<String, Verdict>,
+    stop: &CancellationToken,
+) -> Executed {
+    let calls = planned(reply, verdicts);
+    let read_only: Vec<bool> = calls.iter().map(|call| setup.is_read_only(&call.name)).collect();
+    let mut executed = Executed {
+        results: Vec::new(),
+        context: Vec::new(),
+        denials: Vec::new(),
+        messages: 0,
+        ended: ToolsEnd::Done,
+    };
+    for group in state::groups(&read_only) {
+        let skipped = executed.ended != ToolsEnd::Done;
+        let answers =
+            calls[group.clone()].iter().map(|call| answer(setup, call, skipped, stop)).collect::<Vec<_>>();
+        let mut answers = stream::iter(answers).buffered(SIDE_BY_SIDE);
+        for call in &calls[group] {
+            let Some(answer) = answers.next().await else { break };
+            executed.take_in(setup, call, answer).await;
+        }
+    }
+    executed
+}
+
+impl Executed {
+    async fn take_in(&mut self, setup: &Setup, call: &Planned, answer: Answer) {
+        for failure in &call.verdict.failures {
+            setup.out.hook_failed(failure).await;
+        }
+        let context = call.verdict.context.iter().map(|text| words::hook_context(&call.name, text));
+        self.context.extend(context);
+        self.denials.extend(answer.denial);
+        self.ended = self.ended.max(answer.ended);
+        let block = ContentBlock::ToolResult {
+            tool_use_id: call.id.clone(),
+            content: answer.output.content,
+            is_error: answer.output.is_error.then_some(true),
+            extra: wardian_protocol::JsonMap::new(),
+        };
+        self.results.push(block.clone());
+        self.messages += 1;
+        setup.out.user(vec![block], Some(answer.output.structured), false).await;
+    }
+}
+
+impl Setup {
+    fn is_read_only(&self, name: &str) -> bool {
+        self.tool(name).is_none_or(|offered| offered.tool.is_read_only())
+    }
+}
+
+fn planned(reply: &wardian_protocol::Message, mut verdicts: HashMap<String, Verdict>) -> Vec<Planned> {
+    let was_cut = reply.stop_reason.as_deref() == Some("max_tokens");
+    let last = reply.content.len().saturating_sub(1);
+    let call = |(index, block): (usize, &ContentBlock)| match block {
+        ContentBlock::ToolUse { id, name, input, .. } => Some(Planned {
+            id: id.clone(),
+            name: name.clone(),
+            input: input.clone(),
+            verdict: verdicts.remove(id).unwrap_or_default(),
+            cut: was_cut && index == last,
+        }),
+        ContentBlock::Text { .. }
+        | ContentBlock::Thinking { .. }
+        | ContentBlock::ToolResult { .. }
+        | ContentBlock::Other(_) => None,
+    };
+    reply.content.iter().enumerate().filter_map(call).collect()
+}
+
+async fn answer(setup: &Setup, call: &Planned, skipped: bool, stop: &CancellationToken) -> Answer {
+    if skipped {
+        return Answer::failed(words::NOT_RUN);
+    }
+    if stop.is_cancelled() {
+        return Answer { ended: ToolsEnd::Interrupted, ..Answer::failed(words::NOT_RUN) };
+    }
+    if call.cut {
+        return Answer::failed(words::CUT);
+    }
+    let Some(offered) = setup.tool(&call.name) else {
+        let known: Vec<&str> = setup.tools.iter().map(|offered| offered.tool.name()).collect();
+        return Answer::failed(words::unknown_tool(&call.name, &known));
+    };
+    if let Err(text) = readable(offered, &call.name, &call.input) {
+        return Answer::failed(text);
+    }
+    match call.verdict.decision {
+        HookDecision::Stop => {
+            return Answer { ended: ToolsEnd::HookStopped, ..Answer::failed(words::NOT_RUN) };
+        }
+        HookDecision::Defer => {
+            return Answer { ended: ToolsEnd::Deferred, ..Answer::failed(words::NOT_RUN) };
+        }
+        HookDecision::None | HookDecision::Allow | HookDecision::Ask(_) | HookDecision::Deny(_) => (),
+    }
+    let input = call.verdict.input.clone().unwrap_or_else(|| call.input.clone());
+    let asked = Asked { tool: &call.name, id: &call.id, input, verdict: &call.verdict };
+    let shell_cwd =
+        { setup.context.bash_cwd.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone() };
+    match setup.authority().decide(asked, &shell_cwd, stop).await {
+        Ruling::Run(input) => execute(setup, offered, call, input, stop).await,
+        Ruling::Stopped => Answer { ended: ToolsEnd::Interrupted, ..Answer::failed(words::NOT_RUN) },
+        Ruling::Refused { message, interrupt, input } => Answer {
+            denial: Some(PermissionDenial {
+                tool_name: call.name.clone(),
+                tool_use_id: call.id.clone(),
+                tool_input: input,
+            }),
+            ended: if interrupt { ToolsEnd::Interrupted } else { ToolsEnd::Done },
+            output: ToolOutput::error(message),
+        },
+    }
+}
+
+impl Setup {
+    fn authority(&self) -> Authority<'_> {
+        Authority {
+            live: &self.live,
+            can_use_tool: self.can_use_tool.as_ref(),
+            out: &self.out,
+            state_events: self.state_events,
+            cwd: &self.context.cwd,
+            home: self.home.as_deref(),
+        }
+    }
+}
+
+/// Says what is wrong with an input, if anything is.
+fn readable(offered: &Offered, tool: &str, input: &Value) -> Result<(), String> {
+    // The decoder leaves an input that is no JSON as the text that it was.
+    if let Value::String(text) = input {
+        return Err(words::broken_input(tool, text));
+    }
+    let problems = schema::problems(&offered.schema, input);
+    if problems.is_empty() { Ok(()) } else { Err(words::bad_input(tool, &problems)) }
+}
+
+async fn execute(
+    setup: &Setup,
+    offered: &Offered,
+    call: &Planned,
+    input: Value,
+    stop: &CancellationToken,
+) -> Answer {
+    // A hook or the host may have written another input.
+    if let Err(text) = readable(offered, &call.name, &input) {
+        return Answer::failed(text);
+    }
+    let context = ToolContext { cancel: stop.child_token(), ..setup.context.clone() };
+    let run = AssertUnwindSafe(offered.tool.call(input, &context)).catch_unwind();
+    let output = tokio::select! {
+        biased;
+        output = run => output.unwrap_or_else(|_| ToolOutput::error(words::CRASHED)),
+        () = long_after(stop) => ToolOutput::error(words::STOPPED),
+    };
+    if stop.is_cancelled() {
+        let mut text = words::STOPPED.to_owned();
+        if let Some(given) = output.content.as_str().filter(|given| !given.is_empty() && *given != text) {
+            text.push_str("\n\nIt had given:\n");
+            text.push_str(given);
+        }
+        let output = fit(setup, &call.id, ToolOutput::error(text)).await;
+        return Answer { ended: ToolsEnd::Interrupted, ..Answer::of(output) };
+    }
+    Answer::of(fit(setup, &call.id, output).await)
+}
+
+async fn long_after(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(STOP_GRACE).await;
+}
+
+/// Cuts a result that is too long for the model, and keeps the whole of it on disk.
+async fn fit(setup: &Setup, id: &str, mut output: ToolOutput) -> ToolOutput {
+    let Value::String(text) = &mut output.content else { return output };
+    if text.len() <= MAX_RESULT_BYTES {
+        return output;
+    }
+    let path = setup.context.output_dir.join(format!("{}.txt", file_name(id)));
+    let kept = async {
+        tokio::fs::create_dir_all(&setup.context.output_dir).await?;
+        tokio::fs::write(&path, text.as_bytes()).await
+    };
+    let kept = kept.await.map_err(|error| tracing::warn!(%error, "a long tool result was not kept")).is_ok();
+    let whole = text.len();
+    text.truncate(text.floor_char_boundary(MAX_RESULT_BYTES));
+    let note = words::spilled(text.len(), whole, kept.then_some(path.as_path()));
+    text.push_str(&note);
+    output
+}

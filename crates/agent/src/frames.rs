@@ -1,0 +1,171 @@
+//! Makes the messages that a query gives, in the shapes of the agent protocol reference, sections 1.3 and 2.
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use wardian_policy::Reason;
+use wardian_protocol::frame::{StreamEventMessage, SystemMessage};
+use wardian_protocol::{ContentBlock, JsonMap, MessageParam, Role, Usage};
+
+use crate::random::uuid;
+use crate::{AssistantMessage, Error, Message, UserMessage};
+
+/// The version of the official CLI whose protocol this engine speaks; the SDKs refuse to use what is older.
+pub const PROTOCOL_VERSION: &str = "2.1.330";
+
+/// Where the messages go, each with its id, the session's, and the time.
+#[derive(Clone, Debug)]
+pub(crate) struct Out {
+    pub(crate) sender: mpsc::Sender<Result<Message, Error>>,
+    pub(crate) session_id: String,
+    pub(crate) clock: fn() -> jiff::Timestamp,
+}
+
+impl Out {
+    /// Gives a message. Nobody may be listening any more: then the session is being stopped, and this does nothing.
+    pub(crate) async fn send(&self, message: Message) {
+        let _ = self.sender.send(Ok(message)).await;
+    }
+
+    pub(crate) async fn system(&self, subtype: &str, fields: Value) {
+        let mut map = JsonMap::new();
+        if let Value::Object(fields) = fields {
+            map.extend(fields);
+        }
+        map.insert("uuid".to_owned(), uuid().into());
+        map.insert("session_id".to_owned(), self.session_id.clone().into());
+        self.send(Message::System(SystemMessage { subtype: subtype.to_owned(), fields: map })).await;
+    }
+
+    pub(crate) async fn state(&self, state: &str) {
+        self.system("session_state_changed", json!({"state": state, "sdk_host_only": true})).await;
+    }
+
+    pub(crate) async fn assistant(&self, message: wardian_protocol::Message, more: Value) {
+        let mut extra = self.stamped();
+        if let Value::Object(more) = more {
+            extra.extend(more);
+        }
+        let error = extra.shift_remove("error").and_then(|error| error.as_str().map(str::to_owned));
+        self.send(Message::Assistant(Box::new(AssistantMessage {
+            message,
+            parent_tool_use_id: None,
+            error,
+            uuid: Some(uuid()),
+            session_id: Some(self.session_id.clone()),
+            extra,
+        })))
+        .await;
+    }
+
+    /// Says in the model's place what went wrong.
+    pub(crate) async fn synthetic(&self, text: &str, error: &str, request_id: Option<&str>) {
+        let message = wardian_protocol::Message {
+            id: uuid(),
+            kind: "message".to_owned(),
+            role: Role::Assistant,
+            model: "<synthetic>".to_owned(),
+            content: vec![ContentBlock::text(text)],
+            stop_reason: Some("stop_sequence".to_owned()),
+            stop_sequence: Some(String::new()),
+            usage: crate::meter::no_usage(),
+            extra: JsonMap::new(),
+        };
+        let mut more = json!({"error": error});
+        if let Some(request_id) = request_id {
+            more["request_id"] = request_id.into();
+        }
+        self.assistant(message, more).await;
+    }
+
+    pub(crate) async fn user(
+        &self,
+        content: Vec<ContentBlock>,
+        tool_use_result: Option<Value>,
+        synthetic: bool,
+    ) {
+        let mut extra = self.stamped();
+        if synthetic {
+            extra.insert("isSynthetic".to_owned(), true.into());
+        }
+        self.send(Message::User(UserMessage {
+            message: MessageParam::new(Role::User, content),
+            parent_tool_use_id: None,
+            tool_use_result,
+            uuid: Some(uuid()),
+            session_id: Some(self.session_id.clone()),
+            extra,
+        }))
+        .await;
+    }
+
+    pub(crate) async fn stream_event(&self, event: Value, message_id: Option<&str>, more: Value) {
+        let mut extra = JsonMap::new();
+        if let Some(id) = message_id {
+            extra.insert("api_message_id".to_owned(), id.into());
+        }
+        if let Value::Object(more) = more {
+            extra.extend(more);
+        }
+        self.send(Message::StreamEvent(StreamEventMessage {
+            event,
+            parent_tool_use_id: None,
+            uuid: Some(uuid()),
+            session_id: Some(self.session_id.clone()),
+            extra,
+        }))
+        .await;
+    }
+
+    pub(crate) async fn permission_denied(&self, tool: &str, id: &str, message: &str, reason: &Reason) {
+        let fields = json!({
+            "tool_name": tool,
+            "tool_use_id": id,
+            "message": message,
+            "decision_reason_type": reason.kind.as_str(),
+            "decision_reason": reason.text,
+        });
+        self.system("permission_denied", fields).await;
+    }
+
+    pub(crate) async fn hook_failed(&self, text: &str) {
+        let fields = json!({"content": text, "level": "warning", "tag": "hook_callback_failed"});
+        self.system("informational", fields).await;
+    }
+
+    fn stamped(&self) -> JsonMap {
+        let mut extra = JsonMap::new();
+        extra.insert("timestamp".to_owned(), format!("{:.3}", (self.clock)()).into());
+        extra
+    }
+}
+
+/// One block of a reply as a reply of its own.
+pub(crate) fn one_block(
+    reply: &wardian_protocol::Message,
+    block: ContentBlock,
+    usage: Usage,
+) -> wardian_protocol::Message {
+    wardian_protocol::Message {
+        id: reply.id.clone(),
+        kind: reply.kind.clone(),
+        role: Role::Assistant,
+        model: reply.model.clone(),
+        content: vec![block],
+        stop_reason: None,
+        stop_sequence: None,
+        usage,
+        extra: JsonMap::new(),
+    }
+}
+
+/// A block as it is shown and sent back: the API takes only objects as tool inputs, so what the model wrote otherwise
+/// becomes an empty one.
+pub(crate) fn presentable(block: &ContentBlock) -> ContentBlock {
+    let mut block = block.clone();
+    if let ContentBlock::ToolUse { input, .. } = &mut block
+        && !input.is_object()
+    {
+        *input = Value::Object(JsonMap::new());
+    }
+    block
+}

@@ -1,0 +1,124 @@
+//! What the query has used and cost so far, by our own price table. Bills come from the gateway.
+
+use std::collections::BTreeMap;
+
+use wardian_ledger::PriceTable;
+use wardian_protocol::frame::ModelUsage;
+use wardian_protocol::usage::{CacheCreation, ServerToolUse};
+use wardian_protocol::{NanoUsd, Usage};
+
+/// Counts over the life of a query.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    by_model: BTreeMap<String, ModelUsage>,
+    total: NanoUsd,
+}
+
+impl Meter {
+    /// Takes in what one model call used; `date` is `YYYY-MM-DD`.
+    pub(crate) fn record(&mut self, model: &str, usage: &Usage, date: &str) {
+        let prices = PriceTable::embedded();
+        let cost = prices.cost(model, usage, date);
+        self.total += cost.nano;
+        let price = prices.model(model);
+        let (five_minutes, hour) = usage.cache_writes();
+        let entry = self.by_model.entry(model.to_owned()).or_default();
+        add(&mut entry.input_tokens, usage.input_tokens);
+        add(&mut entry.output_tokens, usage.output_tokens);
+        add(&mut entry.cache_read_input_tokens, usage.cache_read_input_tokens);
+        add(&mut entry.cache_creation_input_tokens, Some(five_minutes.saturating_add(hour)));
+        let searches = usage.server_tool_use.as_ref().and_then(|uses| uses.web_search_requests);
+        add(&mut entry.web_search_requests, searches);
+        entry.cost_usd += cost.nano;
+        entry.context_window = price.map_or(0, |price| price.context_window);
+        entry.max_output_tokens = price.and_then(|price| price.max_output).unwrap_or(0);
+        // Once unknown, always unknown: the sum is no list price any more.
+        if cost.unpriced || !entry.extra.contains_key("costBasis") {
+            let basis = if cost.unpriced { "unknown" } else { "list" };
+            entry.extra.insert("costBasis".to_owned(), basis.into());
+        }
+    }
+
+    /// What the query has cost.
+    pub(crate) const fn total(&self) -> NanoUsd {
+        self.total
+    }
+
+    /// Counts and cost by model.
+    pub(crate) const fn by_model(&self) -> &BTreeMap<String, ModelUsage> {
+        &self.by_model
+    }
+}
+
+/// No tokens, with the classes that clients read without asking.
+pub(crate) fn no_usage() -> Usage {
+    Usage {
+        input_tokens: Some(0),
+        output_tokens: Some(0),
+        cache_creation_input_tokens: Some(0),
+        cache_read_input_tokens: Some(0),
+        ..Usage::default()
+    }
+}
+
+/// Adds the usage of one reply to that of others. (Within a reply counts are merged, not added.)
+pub(crate) fn add_usage(sum: &mut Usage, reply: &Usage) {
+    add_optional(&mut sum.input_tokens, reply.input_tokens);
+    add_optional(&mut sum.output_tokens, reply.output_tokens);
+    add_optional(&mut sum.cache_creation_input_tokens, reply.cache_creation_input_tokens);
+    add_optional(&mut sum.cache_read_input_tokens, reply.cache_read_input_tokens);
+    if let Some(CacheCreation { ephemeral_5m_input_tokens, ephemeral_1h_input_tokens, extra: _ }) =
+        &reply.cache_creation
+    {
+        let mine = sum.cache_creation.get_or_insert_default();
+        add_optional(&mut mine.ephemeral_5m_input_tokens, *ephemeral_5m_input_tokens);
+        add_optional(&mut mine.ephemeral_1h_input_tokens, *ephemeral_1h_input_tokens);
+    }
+    if let Some(ServerToolUse { web_search_requests, web_fetch_requests, extra: _ }) = &reply.server_tool_use
+    {
+        let mine = sum.server_tool_use.get_or_insert_default();
+        add_optional(&mut mine.web_search_requests, *web_search_requests);
+        add_optional(&mut mine.web_fetch_requests, *web_fetch_requests);
+    }
+    for (mine, theirs) in [
+        (&mut sum.service_tier, &reply.service_tier),
+        (&mut sum.speed, &reply.speed),
+        (&mut sum.inference_geo, &reply.inference_geo),
+    ] {
+        if theirs.is_some() {
+            mine.clone_from(theirs);
+        }
+    }
+}
+
+fn add(sum: &mut u64, more: Option<u64>) {
+    *sum = sum.saturating_add(more.unwrap_or(0));
+}
+
+fn add_optional(sum: &mut Option<u64>, more: Option<u64>) {
+    if let Some(more) = more {
+        *sum = Some(sum.unwrap_or(0).saturating_add(more));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_add_up() {
+        let reply = Usage {
+            input_tokens: Some(10),
+            output_tokens: Some(u64::MAX),
+            service_tier: Some("standard".to_owned()),
+            ..Usage::default()
+        };
+        let mut sum = no_usage();
+        add_usage(&mut sum, &reply);
+        add_usage(&mut sum, &reply);
+        assert_eq!(sum.input_tokens, Some(20));
+        assert_eq!(sum.output_tokens, Some(u64::MAX), "a hostile count stops at the largest number");
+        assert_eq!(sum.cache_read_input_tokens, Some(0));
+        assert_eq!(sum.service_tier.as_deref(), Some("standard"));
+    }
+}

@@ -1,0 +1,126 @@
+//! The body of a model request. What one request says, the next one says again byte for byte before it adds to it:
+//! prompt caches live on that.
+
+use bytes::Bytes;
+use serde::ser::SerializeSeq;
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+use wardian_protocol::{ContentBlock, JsonMap, MessageParam, Role};
+
+use crate::Thinking;
+
+/// What a request is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) model: &'a str,
+    pub(crate) max_tokens: u64,
+    pub(crate) system: &'a [String],
+    pub(crate) tools: &'a [Value],
+    pub(crate) history: &'a [MessageParam],
+    pub(crate) thinking: Thinking,
+    pub(crate) effort: Option<&'a str>,
+    pub(crate) session_id: &'a str,
+}
+
+/// Writes the body.
+pub(crate) fn body(parts: &Parts<'_>) -> Bytes {
+    let mut tools = parts.tools.to_vec();
+    if parts.system.is_empty()
+        && let Some(Value::Object(last)) = tools.last_mut()
+    {
+        last.insert("cache_control".to_owned(), breakpoint());
+    }
+    let body = Body {
+        model: parts.model,
+        max_tokens: parts.max_tokens,
+        stream: true,
+        system: system(parts.system),
+        tools,
+        thinking: match parts.thinking {
+            Thinking::Unset => None,
+            Thinking::Adaptive => Some(json!({"type": "adaptive"})),
+            Thinking::Budget(tokens) => Some(json!({"type": "enabled", "budget_tokens": tokens})),
+            Thinking::Disabled => Some(json!({"type": "disabled"})),
+        },
+        output_config: parts.effort.map(|effort| json!({"effort": effort})),
+        metadata: json!({"user_id": json!({"session_id": parts.session_id}).to_string()}),
+        messages: Messages(parts.history),
+    };
+    serde_json::to_vec(&body).expect("values and strings serialise, and memory does not fail").into()
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    model: &'a str,
+    max_tokens: u64,
+    stream: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    system: Vec<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_config: Option<Value>,
+    metadata: Value,
+    messages: Messages<'a>,
+}
+
+fn system(blocks: &[String]) -> Vec<Value> {
+    let mut blocks: Vec<Value> = blocks.iter().map(|text| json!({"type": "text", "text": text})).collect();
+    if let Some(last) = blocks.last_mut() {
+        last["cache_control"] = breakpoint();
+    }
+    blocks
+}
+
+/// The history with its cache breakpoints: one at the end, and one where the last request ended, so that the cache is
+/// found even when a turn added more blocks than the API looks back.
+struct Messages<'a>(&'a [MessageParam]);
+
+impl Serialize for Messages<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut user_messages =
+            self.0.iter().enumerate().rev().filter(|(_, message)| message.role == Role::User);
+        let marked = [user_messages.next(), user_messages.next()].map(|found| found.map(|(index, _)| index));
+        let mut sequence = serializer.serialize_seq(Some(self.0.len()))?;
+        for (index, message) in self.0.iter().enumerate() {
+            if marked.contains(&Some(index)) {
+                sequence.serialize_element(&with_breakpoint(message))?;
+            } else {
+                sequence.serialize_element(message)?;
+            }
+        }
+        sequence.end()
+    }
+}
+
+fn with_breakpoint(message: &MessageParam) -> MessageParam {
+    let mut message = message.clone();
+    if let Some(extra) = message.content.last_mut().and_then(extra_of) {
+        extra.insert("cache_control".to_owned(), breakpoint());
+    }
+    message
+}
+
+/// Takes out the cache breakpoints of a prompt: the API allows four, and ours must be among them.
+pub(crate) fn without_breakpoints(content: &mut [ContentBlock]) {
+    for extra in content.iter_mut().filter_map(extra_of) {
+        extra.shift_remove("cache_control");
+    }
+}
+
+fn extra_of(block: &mut ContentBlock) -> Option<&mut JsonMap> {
+    match block {
+        ContentBlock::Text { extra, .. }
+        | ContentBlock::ToolUse { extra, .. }
+        | ContentBlock::ToolResult { extra, .. } => Some(extra),
+        // The API takes no breakpoint on thinking.
+        ContentBlock::Thinking { .. } => None,
+        ContentBlock::Other(value) => value.as_object_mut(),
+    }
+}
+
+fn breakpoint() -> Value {
+    json!({"type": "ephemeral"})
+}

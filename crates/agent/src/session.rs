@@ -1,0 +1,343 @@
+//! The one task that owns a query: its conversation, its prompts, what may change while it runs.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use wardian_ledger::PriceTable;
+use wardian_policy::{PermissionMode, Policy, Rule};
+use wardian_protocol::{ContentBlock, MessageParam};
+
+use crate::authorise::{Live, lock, resolve};
+use crate::client::Client;
+use crate::frames::Out;
+use crate::hook::PreToolUseHook;
+use crate::meter::Meter;
+use crate::query::{Command, text_prompt};
+use crate::state::Limits;
+use crate::tool::{ReadLog, Tool, ToolContext};
+use crate::{
+    CanUseTool, Error, Interrupted, Message, Options, Prompt, RetryPolicy, SystemPrompt, Thinking, ToolSet,
+    UserMessage, random, tools, words,
+};
+
+/// Prompts that may wait.
+const MAX_QUEUED_PROMPTS: usize = 1024;
+/// The most reply tokens asked for when nobody says how many: enough for any file, and a bound on what a reply reserves.
+const DEFAULT_MAX_TOKENS: u64 = 32_000;
+
+/// What stays as it is while a query runs.
+pub(crate) struct Setup {
+    pub(crate) out: Out,
+    pub(crate) client: Client,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) live: Arc<Mutex<Live>>,
+    pub(crate) tools: Vec<Offered>,
+    /// The tools as the API wants them.
+    pub(crate) definitions: Vec<Value>,
+    pub(crate) system: Vec<String>,
+    pub(crate) hooks: Arc<[PreToolUseHook]>,
+    pub(crate) can_use_tool: Option<CanUseTool>,
+    pub(crate) context: ToolContext,
+    pub(crate) limits: Limits,
+    pub(crate) home: Option<PathBuf>,
+    pub(crate) additional_directories: Vec<PathBuf>,
+    pub(crate) thinking: Thinking,
+    pub(crate) effort: Option<String>,
+    pub(crate) max_output_tokens: Option<u64>,
+    pub(crate) include_partial_messages: bool,
+    pub(crate) state_events: bool,
+    pub(crate) api_key_source: String,
+}
+
+/// A tool that the model has.
+pub(crate) struct Offered {
+    pub(crate) tool: Arc<dyn Tool>,
+    pub(crate) schema: Value,
+}
+
+impl Setup {
+    pub(crate) fn tool(&self, name: &str) -> Option<&Offered> {
+        self.tools.iter().find(|offered| offered.tool.name() == name)
+    }
+
+    pub(crate) fn max_tokens(&self, model: &str) -> u64 {
+        let known = PriceTable::embedded().model(model).and_then(|price| price.max_output);
+        let can = known.unwrap_or(DEFAULT_MAX_TOKENS);
+        self.max_output_tokens.unwrap_or_else(|| can.min(DEFAULT_MAX_TOKENS))
+    }
+}
+
+/// A query's conversation and counts.
+pub(crate) struct Session {
+    pub(crate) setup: Setup,
+    pub(crate) history: Vec<MessageParam>,
+    pub(crate) meter: Meter,
+    pub(crate) results: u64,
+}
+
+/// Runs a query until it has no more prompts, or is cancelled.
+pub(crate) async fn run(
+    prompt: Prompt,
+    options: Options,
+    messages: mpsc::Sender<Result<Message, Error>>,
+    commands: mpsc::Receiver<Command>,
+    cancel: CancellationToken,
+) {
+    let session_id = options.session_id.clone().unwrap_or_else(random::uuid);
+    let out = Out { sender: messages, session_id, clock: options.clock };
+    match set_up(options, out.clone()).await {
+        Ok(setup) => {
+            let session = Session { setup, history: Vec::new(), meter: Meter::default(), results: 0 };
+            session.run(Inbox::new(prompt), commands, cancel).await;
+        }
+        Err(error) => {
+            let _ = out.sender.send(Err(error)).await;
+        }
+    }
+}
+
+impl Session {
+    async fn run(
+        mut self,
+        mut inbox: Inbox,
+        mut commands: mpsc::Receiver<Command>,
+        cancel: CancellationToken,
+    ) {
+        let live = Arc::clone(&self.setup.live);
+        loop {
+            let Some(prompt) = inbox.next(&mut commands, &live, &cancel).await else { return };
+            let stop = cancel.child_token();
+            let turn = self.turn(prompt, &stop);
+            let mut turn = std::pin::pin!(turn);
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(command) = commands.recv() => inbox.take_in(command, &live, Some(&stop)),
+                    () = &mut turn => break,
+                }
+            }
+        }
+    }
+}
+
+/// Prompts that wait.
+struct Inbox {
+    queue: VecDeque<UserMessage>,
+    open: bool,
+}
+
+impl Inbox {
+    fn new(prompt: Prompt) -> Self {
+        match prompt {
+            Prompt::Text(text) => Self { queue: [text_prompt(text)].into(), open: false },
+            Prompt::Messages(messages) => Self { queue: messages.into(), open: false },
+            Prompt::Open => Self { queue: VecDeque::new(), open: true },
+        }
+    }
+
+    /// The next prompt; `None` when no more come.
+    async fn next(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        live: &Mutex<Live>,
+        cancel: &CancellationToken,
+    ) -> Option<UserMessage> {
+        loop {
+            // What was asked first is done first: a mode set before a prompt holds for it.
+            while let Ok(command) = commands.try_recv() {
+                self.take_in(command, live, None);
+            }
+            if cancel.is_cancelled() {
+                return None;
+            }
+            if let Some(prompt) = self.queue.pop_front() {
+                return Some(prompt);
+            }
+            if !self.open {
+                return None;
+            }
+            let command = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return None,
+                command = commands.recv() => command?,
+            };
+            self.take_in(command, live, None);
+        }
+    }
+
+    /// Does what was asked at once. Who asked may not wait for the answer: that is no matter.
+    fn take_in(&mut self, command: Command, live: &Mutex<Live>, turn: Option<&CancellationToken>) {
+        match command {
+            Command::Prompt { message, reply } => {
+                let full = self.queue.len() >= MAX_QUEUED_PROMPTS;
+                let answer = match (self.open, full) {
+                    (false, _) => Err(Error::Ended),
+                    (true, true) => Err(Error::QueueFull { limit: MAX_QUEUED_PROMPTS }),
+                    (true, false) => {
+                        self.queue.push_back(*message);
+                        Ok(())
+                    }
+                };
+                let _ = reply.send(answer);
+            }
+            Command::EndInput(reply) => {
+                self.open = false;
+                let _ = reply.send(());
+            }
+            Command::Interrupt { cancel_queued, reply } => {
+                let mut interrupted = Interrupted::default();
+                let uuids = self.queue.iter().filter_map(|prompt| prompt.uuid.clone()).collect();
+                if cancel_queued {
+                    self.queue.clear();
+                    interrupted.cancelled = uuids;
+                } else {
+                    interrupted.still_queued = uuids;
+                }
+                if let Some(turn) = turn {
+                    turn.cancel();
+                }
+                let _ = reply.send(interrupted);
+            }
+            Command::SetPermissionMode { mode, reply } => {
+                let _ = reply.send(lock(live).set_mode(mode));
+            }
+            Command::SetModel { model, reply } => {
+                let model = model.map(|name| PriceTable::embedded().resolve_alias(&name).to_owned());
+                lock(live).set_model(model);
+                let _ = reply.send(());
+            }
+        }
+    }
+}
+
+async fn set_up(options: Options, out: Out) -> Result<Setup, Error> {
+    let client = Client::new(&options.api)?;
+    let cwd = directory(&options.cwd).await?;
+    let mut additional_directories = Vec::new();
+    for path in &options.additional_directories {
+        additional_directories.push(directory(&cwd.join(path)).await?);
+    }
+    let policy = policy(&options, &cwd, &additional_directories)?;
+    let tools = offered(&options, &policy)?;
+    let definitions = tools.iter().map(definition).collect();
+    let model = PriceTable::embedded().resolve_alias(&options.model).to_owned();
+    let bypass_permitted =
+        options.allow_bypass_permissions || options.permission_mode == PermissionMode::BypassPermissions;
+    let live = Live { policy, first_model: model.clone(), model, bypass_permitted };
+    let output_dir = options
+        .output_dir
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("/tmp").join(format!("wardian-{}", file_name(&out.session_id))));
+    let context = ToolContext {
+        bash_cwd: Arc::new(Mutex::new(cwd.clone())),
+        env: Arc::new(options.env.clone()),
+        reads: ReadLog::default(),
+        output_dir,
+        limits: Arc::new(options.tool_limits.clone()),
+        cancel: CancellationToken::new(),
+        cwd,
+    };
+    Ok(Setup {
+        system: system(&options, &context, &additional_directories, (out.clock)()),
+        out,
+        client,
+        retry: options.api.retry,
+        live: Arc::new(Mutex::new(live)),
+        tools,
+        definitions,
+        hooks: options.pre_tool_use.into(),
+        can_use_tool: options.can_use_tool,
+        context,
+        limits: Limits { max_turns: options.max_turns, max_budget: options.max_budget },
+        home: options.home,
+        additional_directories,
+        thinking: options.thinking,
+        effort: options.effort,
+        max_output_tokens: options.max_output_tokens,
+        include_partial_messages: options.include_partial_messages,
+        state_events: options.session_state_events,
+        api_key_source: options.api_key_source,
+    })
+}
+
+async fn directory(path: &std::path::Path) -> Result<PathBuf, Error> {
+    let broken = |message: String| Error::Directory { path: path.to_owned(), message };
+    let found = tokio::fs::canonicalize(path).await.map_err(|error| broken(error.to_string()))?;
+    let metadata = tokio::fs::metadata(&found).await.map_err(|error| broken(error.to_string()))?;
+    if metadata.is_dir() { Ok(found) } else { Err(broken("it is no directory".to_owned())) }
+}
+
+fn policy(options: &Options, cwd: &std::path::Path, more: &[PathBuf]) -> Result<Policy, Error> {
+    let rules = |texts: &[String]| texts.iter().map(|text| text.parse()).collect::<Result<Vec<Rule>, _>>();
+    Ok(Policy {
+        mode: options.permission_mode,
+        allow: rules(&options.allowed_tools)?,
+        ask: rules(&options.ask_tools)?,
+        deny: rules(&options.disallowed_tools)?,
+        roots: std::iter::once(cwd).chain(more.iter().map(PathBuf::as_path)).map(resolve).collect(),
+    })
+}
+
+fn offered(options: &Options, policy: &Policy) -> Result<Vec<Offered>, Error> {
+    let mut chosen: Vec<Arc<dyn Tool>> = tools::builtin();
+    if let ToolSet::Only(names) = &options.tools {
+        if let Some(unknown) = names.iter().find(|name| chosen.iter().all(|tool| tool.name() != *name)) {
+            return Err(Error::UnknownTool(unknown.clone()));
+        }
+        chosen.retain(|tool| names.iter().any(|name| name == tool.name()));
+    }
+    chosen.extend(options.custom_tools.iter().cloned());
+    for (index, tool) in chosen.iter().enumerate() {
+        if chosen[..index].iter().any(|earlier| earlier.name() == tool.name()) {
+            return Err(Error::DuplicateTool(tool.name().to_owned()));
+        }
+    }
+    chosen.retain(|tool| !policy.removes(tool.name()));
+    Ok(chosen.into_iter().map(|tool| Offered { schema: tool.input_schema(), tool }).collect())
+}
+
+fn definition(offered: &Offered) -> Value {
+    json!({
+        "name": offered.tool.name(),
+        "description": offered.tool.description(),
+        "input_schema": offered.schema,
+    })
+}
+
+fn system(options: &Options, context: &ToolContext, more: &[PathBuf], now: jiff::Timestamp) -> Vec<String> {
+    let mut blocks = match &options.system_prompt {
+        SystemPrompt::Empty => Vec::new(),
+        SystemPrompt::Text(blocks) => blocks.clone(),
+        SystemPrompt::Preset => {
+            let date = now.strftime("%Y-%m-%d").to_string();
+            vec![words::PRESET.to_owned(), words::surroundings(&context.cwd, more, &date)]
+        }
+    };
+    blocks.extend(options.append_system_prompt.clone());
+    // The API refuses empty blocks; the SDKs send one where no prompt is set.
+    blocks.retain(|block| !block.trim().is_empty());
+    blocks
+}
+
+/// A text as a file name: an id that others chose must not lead elsewhere.
+pub(crate) fn file_name(text: &str) -> String {
+    let name = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
+    text.chars().take(80).map(name).collect()
+}
+
+/// What is said at the beginning of a turn: answers to calls that an earlier turn left open, then the prompt.
+pub(crate) fn opening(history: &[MessageParam], prompt: Vec<ContentBlock>) -> Vec<ContentBlock> {
+    let open = history.last().filter(|message| message.role == wardian_protocol::Role::Assistant);
+    let answers = open.into_iter().flat_map(|message| &message.content).filter_map(|block| match block {
+        ContentBlock::ToolUse { id, .. } => Some(ContentBlock::tool_result(id.clone(), words::NOT_RUN, true)),
+        ContentBlock::Text { .. }
+        | ContentBlock::Thinking { .. }
+        | ContentBlock::ToolResult { .. }
+        | ContentBlock::Other(_) => None,
+    });
+    answers.chain(prompt).collect()
+}

@@ -124,7 +124,7 @@ pub(crate) fn allowed(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Decisi
             Some(hazard) if !exactly => return not_evaluated(hazard),
             Some(_) | None => (),
         }
-        if matching(policy, &raw).next().is_none() {
+        if simple.words.is_empty() || matching(policy, &raw).next().is_none() {
             let shown: String = raw.chars().take(100).collect();
             return Decision::ask(ReasonKind::NotAllowed, format!("no rule allows the command {shown:?}"));
         }

@@ -91,6 +91,8 @@ pub(crate) struct Script {
 pub(crate) struct Simple {
     pub(crate) words: Vec<Word>,
     pub(crate) redirects: Vec<Redirect>,
+    /// Whether it has any redirect, also one that is no file: then it is a command even without words.
+    pub(crate) redirected: bool,
 }
 
 /// A word as written, and as the command gets it.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod it {
+    mod against_bash;
     mod bash;
     mod files;
     mod modes;

@@ -248,6 +248,7 @@ impl Reader<'_> {
     }
 
     fn await_word(&mut self, awaits: Awaits) {
+        self.simple.redirected = true;
         if self.awaits.replace(awaits).is_some() {
             self.script.note("a redirect has no target");
         }
@@ -276,7 +277,7 @@ impl Reader<'_> {
             self.script.note("a redirect has no target");
         }
         let simple = std::mem::take(&mut self.simple);
-        if !simple.words.is_empty() || !simple.redirects.is_empty() {
+        if !simple.words.is_empty() || simple.redirected {
             self.script.commands.push(simple);
         }
     }

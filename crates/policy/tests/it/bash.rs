@@ -32,6 +32,8 @@ fn allow_rules_need_every_part() {
         ("git status & rm -rf /", "ask"),
         ("git status\nrm -rf /", "ask"),
         ("git status |& rm x", "ask"),
+        ("git status & <<< x", "ask"),
+        ("git status; > /dev/null", "ask"),
         ("rm -rf / # git", "ask"),
         ("git\trm", "allow"),
         ("echo \"$HOME\" *.rs ~", "allow"),

@@ -1,20 +1,49 @@
 #![doc = include_str!("../README.md")]
 
+mod auth;
+mod body;
 mod config;
+mod error;
+mod health;
 pub mod keys;
+mod origin;
+mod query;
+mod routes;
+mod run;
+mod serve;
+mod sessions;
+mod usage;
+mod wire;
 
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use wardian_session::Engine;
 use wardian_store::Store;
 
 pub use config::ServerConfig;
 
+/// What every handler has.
+struct App {
+    config: ServerConfig,
+    engine: Engine,
+    store: Arc<dyn Store>,
+    logins: auth::Logins,
+    health: health::LastHealth,
+    /// Memory for request bodies.
+    memory: Semaphore,
+    /// Runs that go on without their caller.
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
 /// Serves the API until `shutdown` is done, then drains: no new connections, runs finish or are cancelled.
 ///
 /// # Errors
-/// When the listener fails for good.
+/// When the listener has no address.
 pub async fn serve(
     listener: TcpListener,
     config: ServerConfig,
@@ -22,9 +51,30 @@ pub async fn serve(
     store: Arc<dyn Store>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> std::io::Result<()> {
-    let _ = (listener, store);
-    shutdown.await;
+    let address = listener.local_addr()?;
+    let stopping = CancellationToken::new();
+    let app = Arc::new(App {
+        logins: auth::Logins::new(config.failed_logins_per_minute),
+        config: config.clone(),
+        engine: engine.clone(),
+        store,
+        health: health::LastHealth::default(),
+        memory: Semaphore::new(body::MEMORY_UNITS),
+        tasks: TaskTracker::new(),
+        stopping: stopping.clone(),
+    });
+    tracing::info!(%address, "serving");
+    let accept = serve::accept(listener, &config, routes::routes(app), stopping.clone());
+    tokio::pin!(accept);
+    tokio::select! {
+        () = shutdown => stopping.cancel(),
+        _ = &mut accept => unreachable!("it ends only when told to stop"),
+    }
+    let connections = accept.await;
+    tracing::info!(runs = engine.runs(), "draining");
     engine.stop(config.drain_timeout).await;
+    connections.close().await;
+    tracing::info!("stopped");
     Ok(())
 }
 

@@ -1,0 +1,88 @@
+//! Every route of the API on one page, and what every request passes on its way to one.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::{HeaderValue, Method};
+use tracing::Instrument;
+use wardian_protocol::RequestId;
+
+use crate::App;
+use crate::error::Error;
+use crate::{health, origin, run, sessions, usage};
+
+/// The routes. Each handler but the two of health asks for a key first.
+pub fn routes(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/v1/x/run", post(run::run))
+        .route("/v1/x/usage", get(usage::usage))
+        .route("/v1/x/sessions/{id}", get(sessions::session))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))
+        .with_state(app)
+}
+
+async fn unknown_route(request: Request) -> Error {
+    let path: String = request.uri().path().chars().take(200).collect();
+    Error::not_found(format!("no route {} {path}", request.method()))
+}
+
+async fn wrong_method() -> Error {
+    Error::method_not_allowed()
+}
+
+/// Gives the request its id, checks where it comes from, renders errors, and writes one line to the log.
+async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let request_id = RequestId::from_random(crate::random_bits());
+    request.extensions_mut().insert(request_id.clone());
+    let (method, path) = (request.method().clone(), loggable(request.uri().path()));
+    let span = tracing::info_span!("request", %request_id, %method, path);
+    let begun = tokio::time::Instant::now();
+    async {
+        let mut response = match origin::check(&app.config, &request) {
+            Ok(()) => next.run(request).await,
+            Err(error) => error.into_response(),
+        };
+        if let Some(error) = response.extensions_mut().remove::<Error>() {
+            if let Some(cause) = error.cause() {
+                tracing::error!(cause, "the request failed");
+            }
+            let headers = std::mem::take(response.headers_mut());
+            response = error.render(&request_id);
+            response.headers_mut().extend(headers);
+        }
+        finish(&mut response, &request_id);
+        let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        log(&method, response.status().as_u16(), elapsed_ms);
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+fn finish(response: &mut Response, request_id: &RequestId) {
+    let headers = response.headers_mut();
+    let id = HeaderValue::from_str(request_id.as_str()).expect("an id is letters, digits and an underscore");
+    headers.insert("request-id", id);
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    headers.insert("cache-control", HeaderValue::from_static("no-store"));
+}
+
+fn log(method: &Method, status: u16, elapsed_ms: u64) {
+    match status {
+        500.. => tracing::error!(status, elapsed_ms, "{method} answered"),
+        _ => tracing::info!(status, elapsed_ms, "{method} answered"),
+    }
+}
+
+/// The path as it may stand in a log: hostile ones are long.
+fn loggable(path: &str) -> String {
+    path.chars().take(200).collect()
+}

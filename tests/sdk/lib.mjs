@@ -84,7 +84,8 @@ export async function main(group) {
       console.log(`ok      ${group}: ${name}`);
     } catch (error) {
       failed += 1;
-      console.log(`FAILED  ${group}: ${name}\n${String(error?.stack ?? error).replace(/^/gm, "        ")}`);
+      const text = String(error?.stack ?? error).split("\n").filter((line) => !/^ +at (?!.*\/agent\.mjs|.*\/clients\.mjs)/.test(line));
+      console.log(`FAILED  ${group}: ${name}\n${text.join("\n").replace(/^/gm, "        ")}`);
     } finally {
       clearTimeout(timer);
     }

@@ -7,13 +7,19 @@
 
 use std::sync::Arc;
 
-use crate::tool::Tool;
+use crate::tool::{Tool, ToolOutput};
 
 pub mod bash;
 mod edit;
+mod file;
 mod glob;
 mod grep;
+mod input;
+mod patch;
 mod read;
+mod text;
+mod walk;
+mod work;
 mod write;
 
 pub use self::bash::Bash;
@@ -26,5 +32,31 @@ pub use self::write::Write;
 /// Returns all built-in tools, made for one session.
 #[must_use]
 pub fn builtin() -> Vec<Arc<dyn Tool>> {
-    vec![Arc::new(Bash), Arc::new(Edit), Arc::new(Glob), Arc::new(Grep), Arc::new(Read), Arc::new(Write)]
+    vec![
+        Arc::new(Bash::default()),
+        Arc::new(Edit),
+        Arc::new(Glob),
+        Arc::new(Grep),
+        Arc::new(Read),
+        Arc::new(Write),
+    ]
 }
+
+/// Why a call failed, in words that the model can act on.
+#[derive(Debug)]
+struct Failure(String);
+
+impl Failure {
+    fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<Failure> for ToolOutput {
+    fn from(failure: Failure) -> Self {
+        Self::error(failure.0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

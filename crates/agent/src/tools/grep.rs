@@ -1,9 +1,23 @@
-//! Grep.
+//! Grep, with ripgrep's own libraries.
 
 use futures_util::future::BoxFuture;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
+use self::page::Page;
+use self::search::Search;
+use super::input::parse_input;
+use super::text::shown_path;
+use super::walk::{Newest, Watch};
+use super::work;
 use crate::tool::{Tool, ToolContext, ToolOutput};
+
+mod page;
+mod search;
+
+/// The most entries that are skipped and given together, whatever is asked for.
+const MAX_ENTRIES: usize = 100_000;
 
 /// The tool `Grep`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,7 +66,194 @@ impl Tool for Grep {
         true
     }
 
-    fn call<'a>(&'a self, _input: Value, _context: &'a ToolContext) -> BoxFuture<'a, ToolOutput> {
-        Box::pin(async { ToolOutput::error("this tool is not built yet") })
+    fn call<'a>(&'a self, input: Value, context: &'a ToolContext) -> BoxFuture<'a, ToolOutput> {
+        Box::pin(async move {
+            match parse_input("Grep", &self.input_schema(), &[], input) {
+                Ok(input) => work::blocking(context, move |context, stop| grep(&input, context, stop)).await,
+                Err(failure) => failure.into(),
+            }
+        })
     }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Input {
+    pattern: String,
+    path: Option<String>,
+    glob: Option<String>,
+    r#type: Option<String>,
+    output_mode: Mode,
+    #[serde(rename = "-i")]
+    ignore_case: bool,
+    #[serde(rename = "-n")]
+    line_numbers: Option<bool>,
+    #[serde(rename = "-o")]
+    only_matching: bool,
+    #[serde(rename = "-A")]
+    after: Option<usize>,
+    #[serde(rename = "-B")]
+    before: Option<usize>,
+    #[serde(rename = "-C")]
+    around: Option<usize>,
+    context: Option<usize>,
+    multiline: bool,
+    head_limit: Option<usize>,
+    offset: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "snake_case")]
+enum Mode {
+    Content,
+    #[default]
+    FilesWithMatches,
+    Count,
+}
+
+impl Input {
+    /// How many entries to give at most.
+    fn head(&self, context: &ToolContext) -> usize {
+        match self.head_limit.unwrap_or(context.limits.grep_head) {
+            0 => MAX_ENTRIES,
+            limit => limit.min(MAX_ENTRIES),
+        }
+    }
+
+    fn skip(&self) -> usize {
+        self.offset.min(MAX_ENTRIES)
+    }
+
+    fn page(&self, context: &ToolContext) -> Page {
+        Page::new(self.skip(), self.head(context))
+    }
+}
+
+fn grep(input: &Input, context: &ToolContext, stop: &CancellationToken) -> ToolOutput {
+    let watch = Watch::new(stop);
+    let found = Search::new(input, context).and_then(|mut search| {
+        let output = match input.output_mode {
+            Mode::Content => content(input, &mut search, context, &watch),
+            Mode::Count => count(input, &mut search, context, &watch),
+            Mode::FilesWithMatches => files(input, &mut search, context, &watch),
+        };
+        if watch.is_stopped() { Err(work::stopped()) } else { Ok(output) }
+    });
+    found.unwrap_or_else(ToolOutput::from)
+}
+
+fn content(input: &Input, search: &mut Search, context: &ToolContext, watch: &Watch<'_>) -> ToolOutput {
+    let mut page = input.page(context);
+    let (mut files, mut matches) = (Vec::new(), 0);
+    let ended = search.each_file(watch, |search, path| {
+        let name = shown_path(path, &context.cwd);
+        let found = search.lines(path, &name, watch, &mut page)?;
+        if found > 0 {
+            matches += found;
+            files.push(name);
+        }
+        Ok(())
+    });
+    let numbers = json!({"numLines": page.given(), "totalLines": page.total(), "numMatches": matches});
+    told(input, page, files, numbers, &ended, context)
+}
+
+fn count(input: &Input, search: &mut Search, context: &ToolContext, watch: &Watch<'_>) -> ToolOutput {
+    let mut page = input.page(context);
+    let (mut files, mut matches) = (Vec::new(), 0);
+    let ended = search.each_file(watch, |search, path| {
+        let found = search.count(path, watch)?;
+        if found > 0 {
+            let name = shown_path(path, &context.cwd);
+            page.push(&format!("{name}:{found}"));
+            matches += found;
+            files.push(name);
+        }
+        Ok(())
+    });
+    let numbers = json!({"numMatches": matches});
+    told(input, page, files, numbers, &ended, context)
+}
+
+fn files(input: &Input, search: &mut Search, context: &ToolContext, watch: &Watch<'_>) -> ToolOutput {
+    let mut newest = Newest::new(input.skip() + input.head(context));
+    let ended = search.each_file(watch, |search, path| {
+        if search.is_in(path, watch)? {
+            let modified = std::fs::symlink_metadata(path).and_then(|found| found.modified());
+            newest.push(modified.unwrap_or(std::time::SystemTime::UNIX_EPOCH), path.to_owned());
+        }
+        Ok(())
+    });
+    let total = newest.total();
+    let mut page = input.page(context);
+    newest.into_files().iter().for_each(|path| page.push(&shown_path(path, &context.cwd)));
+    let files = page.lines().to_vec();
+    page.set_total(total);
+    told(input, page, files, json!({}), &ended, context)
+}
+
+/// How a search ended.
+#[derive(Debug, Default)]
+struct Ended {
+    /// Before its end, for it took too long.
+    timed_out: bool,
+    /// Files that could not be searched, and the first of them with its reason.
+    failed: usize,
+    first_failure: Option<String>,
+}
+
+fn told(
+    input: &Input,
+    page: Page,
+    mut files: Vec<String>,
+    numbers: Value,
+    ended: &Ended,
+    context: &ToolContext,
+) -> ToolOutput {
+    let content = page.lines().join("\n");
+    let total_files = if input.output_mode == Mode::FilesWithMatches { page.total() } else { files.len() };
+    if input.output_mode != Mode::FilesWithMatches {
+        // The lines name them.
+        files.clear();
+    }
+    let mut structured = json!({
+        "mode": match input.output_mode {
+            Mode::Content => "content",
+            Mode::FilesWithMatches => "files_with_matches",
+            Mode::Count => "count",
+        },
+        "numFiles": if files.is_empty() { total_files } else { files.len() },
+        "filenames": files,
+        "totalFiles": total_files,
+    });
+    if input.output_mode != Mode::FilesWithMatches {
+        structured["content"] = json!(content);
+    }
+    for (name, value) in numbers.as_object().into_iter().flatten() {
+        structured[name] = value.clone();
+    }
+    let mut text = if page.lines().is_empty() { "[nothing found]".to_owned() } else { content };
+    if input.offset > 0 {
+        structured["appliedOffset"] = json!(input.skip());
+    }
+    if let Some(next) = page.next() {
+        structured["appliedLimit"] = json!(page.given().max(1).min(input.head(context)));
+        text.push_str(&format!(
+            "\n\n[{} of {} given; to go on, set offset to {next}, or narrow the search]",
+            page.given(),
+            page.total()
+        ));
+    } else if page.lines().is_empty() && page.total() > 0 {
+        text.push_str(&format!("\n\n[there are only {} before offset {}]", page.total(), input.skip()));
+    }
+    if ended.timed_out {
+        structured["timedOut"] = json!(true);
+        text.push_str(
+            "\n\n[the search took too long and was ended; there may be more: search a smaller folder]",
+        );
+    }
+    if let Some(first) = &ended.first_failure {
+        text.push_str(&format!("\n\n[{} files could not be searched; the first: {first}]", ended.failed));
+    }
+    ToolOutput::ok(text, structured)
 }

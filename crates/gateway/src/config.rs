@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::Uri;
+use jiff::Timestamp;
 use secrecy::SecretString;
 
 /// The largest request body: what the Messages API itself takes.
@@ -21,14 +22,17 @@ pub struct GatewayConfig {
     pub timeouts: Timeouts,
     /// How much there may be of things.
     pub limits: Limits,
+    /// Tells the time.
+    pub clock: fn() -> Timestamp,
 }
 
 impl GatewayConfig {
     /// A configuration with the default timeouts and limits.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the default of a parameter: the system's clock")]
     pub fn new(upstream: Uri, api_key: SecretString, owner: impl Into<String>) -> Self {
         let (timeouts, limits) = Default::default();
-        Self { upstream, api_key, owner: owner.into(), timeouts, limits }
+        Self { upstream, api_key, owner: owner.into(), timeouts, limits, clock: Timestamp::now }
     }
 }
 

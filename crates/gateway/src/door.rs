@@ -1,11 +1,29 @@
 //! A door: the one way out of one sandbox.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::SecretString;
-use wardian_protocol::{NanoUsd, OrgId, RequestId, SessionId};
+use tokio::net::UnixListener;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wardian_protocol::{ApiErrorKind, NanoUsd, OrgId, RequestId, SessionId};
 use wardian_store::Tokens;
+
+use crate::budget::Budget;
+use crate::gateway::Shared;
+use crate::key::KeyHash;
+use crate::reply::Refusal;
+use crate::{Error, connection, key};
+
+/// The pause after a connection could not be accepted: mostly there are no file descriptors left for a moment.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where a door is, and what may go through it.
 #[derive(Clone, Debug)]
@@ -59,6 +77,8 @@ pub struct ModelSpent {
 #[derive(Debug)]
 pub struct Door {
     key: SecretString,
+    socket: PathBuf,
+    state: Arc<DoorState>,
 }
 
 impl Door {
@@ -72,15 +92,154 @@ impl Door {
     /// What was spent so far. Requests under way are not in it.
     #[must_use]
     pub fn spent(&self) -> Spent {
-        Spent::default()
+        self.state.budget.spent()
+    }
+
+    /// What is reserved for requests under way.
+    #[must_use]
+    pub fn reserved(&self) -> NanoUsd {
+        self.state.budget.reserved()
     }
 
     /// Stops listening, cuts the connections, waits until all is settled, and removes the socket.
     pub async fn close(self) -> Spent {
-        self.spent()
+        self.state.shut(&self.socket);
+        self.state.tracker.wait().await;
+        self.state.budget.spent()
     }
 }
 
-pub(crate) const fn stub(key: SecretString) -> Door {
-    Door { key }
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.state.shut(&self.socket);
+    }
+}
+
+/// What the requests of a door share.
+pub(crate) struct DoorState {
+    pub shared: Arc<Shared>,
+    pub grant: Grant,
+    pub key: KeyHash,
+    pub budget: Budget,
+    pub tracker: TaskTracker,
+    pub runtime: Handle,
+    body_memory: Arc<Semaphore>,
+    stop: CancellationToken,
+}
+
+impl DoorState {
+    /// A new id for a request.
+    pub fn new_id(&self) -> RequestId {
+        let mut bits = [0; 16];
+        getrandom::fill(&mut bits).expect("the system gave random bytes when the door was opened");
+        RequestId::from_random(bits)
+    }
+
+    /// Runs a task that closing the door waits for.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn_on(task, &self.runtime);
+    }
+
+    /// Waits for memory for a body.
+    pub async fn body_memory(&self, kibibytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        let permits = u32::try_from(kibibytes).unwrap_or(u32::MAX);
+        let memory = Arc::clone(&self.body_memory).acquire_many_owned(permits).await;
+        memory.map_err(|_| Refusal::new(ApiErrorKind::RateLimitError, "the sandbox is being closed"))
+    }
+
+    fn shut(&self, socket: &Path) {
+        if !self.stop.is_cancelled() {
+            self.stop.cancel();
+            // It may have been removed with the sandbox's folder.
+            let _: io::Result<()> = std::fs::remove_file(socket);
+        }
+        self.tracker.close();
+    }
+}
+
+impl std::fmt::Debug for DoorState {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("DoorState").field("grant", &self.grant).finish_non_exhaustive()
+    }
+}
+
+/// Opens a door.
+pub(crate) fn open(shared: Arc<Shared>, spec: DoorSpec) -> Result<Door, Error> {
+    let DoorSpec { socket, grant } = spec;
+    let (key, hash) = key::generate()?;
+    let listener = bind(&socket).map_err(|source| Error::Socket { path: socket.clone(), source })?;
+    let limits = &shared.config.limits;
+    let state = Arc::new(DoorState {
+        budget: Budget::new(grant.max_cost),
+        grant,
+        key: hash,
+        tracker: TaskTracker::new(),
+        runtime: Handle::current(),
+        body_memory: Arc::new(Semaphore::new(
+            (limits.buffered_bytes / 1024).max(limits.body_bytes / 1024 + 1),
+        )),
+        stop: CancellationToken::new(),
+        shared,
+    });
+    state.spawn(listen(Arc::clone(&state), listener));
+    Ok(Door { key, socket, state })
+}
+
+/// Makes the socket. A sandbox may run as another user of the host, so that every user may connect; who gets that far is
+/// decided by the folder, and then by the key.
+fn bind(socket: &Path) -> io::Result<UnixListener> {
+    let listener = match std::os::unix::net::UnixListener::bind(socket) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(socket) => {
+            std::fs::remove_file(socket)?;
+            std::os::unix::net::UnixListener::bind(socket)?
+        }
+        bound => bound?,
+    };
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666))?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+/// Whether a socket's owner died without removing it.
+fn is_abandoned(socket: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(socket)
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Accepts connections until the door closes.
+async fn listen(door: Arc<DoorState>, listener: UnixListener) {
+    let slots = Arc::new(Semaphore::new(door.shared.config.limits.connections));
+    let mut deaf = false;
+    let accepting = async {
+        loop {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            let accepted = listener.accept().await;
+            if deaf != accepted.is_err() {
+                deaf = accepted.is_err();
+                if deaf { door.shared.health.deaf() } else { door.shared.health.hears() }
+            }
+            match accepted {
+                Ok((stream, _)) => {
+                    let state = Arc::clone(&door);
+                    door.spawn(async move {
+                        let stop = state.stop.clone();
+                        stop.run_until_cancelled(Box::pin(connection::serve(state, stream))).await;
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    tracing::error!(
+                        session_id = %door.grant.session_id,
+                        error = &error as &dyn std::error::Error,
+                        "failed to accept a connection of a sandbox",
+                    );
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    door.stop.run_until_cancelled(accepting).await;
+    if deaf {
+        door.shared.health.hears();
+    }
 }

@@ -1,10 +1,23 @@
 #![doc = include_str!("../README.md")]
 
+mod body;
+mod budget;
+mod charge;
+mod check;
 mod config;
+mod connection;
+mod count;
 mod door;
 mod error;
+mod exchange;
+mod forward;
 mod gateway;
+mod headers;
 mod key;
+mod meter;
+mod reply;
+mod route;
+mod upstream;
 
 pub use config::{GatewayConfig, Limits, Timeouts};
 pub use door::{Door, DoorSpec, Grant, ModelSpent, Spent};

@@ -1,0 +1,222 @@
+//! The body of a reply: the upstream's bytes, unchanged, while a copy is metered.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::Full;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+use crate::exchange::Exchange;
+
+/// Pieces that are ready together are sent together, up to this many bytes: one write instead of one per event.
+const COALESCED_BYTES: usize = 16 * 1024;
+
+/// How often in a row the connection's task is let run in vain to bring the next piece, before what there is is sent.
+const COALESCING_YIELDS: u32 = 2;
+
+/// A reply to the client.
+pub enum ReplyBody {
+    /// Made here.
+    Whole(Full<Bytes>),
+    /// The upstream's.
+    Upstream(Box<UpstreamBody>),
+}
+
+/// Why a reply broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokenOff {
+    /// The upstream's connection broke.
+    #[error("read the reply of the model API")]
+    Upstream(#[source] hyper::Error),
+    /// The upstream fell silent.
+    #[error("read the reply of the model API: nothing came for {} s", .0.as_secs())]
+    Silent(Duration),
+}
+
+/// The upstream's reply on its way through.
+pub struct UpstreamBody {
+    upstream: Incoming,
+    /// Gone when the reply is over.
+    exchange: Option<Box<Exchange>>,
+    patience: Duration,
+    silence: Pin<Box<Sleep>>,
+    gathered: BytesMut,
+    first: Option<Bytes>,
+    yields: u32,
+    failed: Option<BrokenOff>,
+    ended: bool,
+}
+
+impl UpstreamBody {
+    /// A body that ends when `upstream` ends, or is silent for longer than `patience`.
+    pub fn new(upstream: Incoming, exchange: Box<Exchange>, patience: Duration) -> Self {
+        Self {
+            upstream,
+            exchange: Some(exchange),
+            patience,
+            silence: Box::pin(tokio::time::sleep(patience)),
+            gathered: BytesMut::new(),
+            first: None,
+            yields: 0,
+            failed: None,
+            ended: false,
+        }
+    }
+
+    /// The next piece of the upstream's reply; the exchange ends with the last one.
+    fn poll_upstream(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+        loop {
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            let frame = match Pin::new(&mut self.upstream).poll_frame(context) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending if self.silence.as_mut().poll(context).is_ready() => {
+                    self.ended = true;
+                    self.exchange.take().into_iter().for_each(Exchange::lost);
+                    return Poll::Ready(Some(Err(BrokenOff::Silent(self.patience))));
+                }
+                Poll::Pending => return Poll::Pending,
+            };
+            match frame {
+                Some(Ok(frame)) => {
+                    // Trailers are not passed on: they belong to the connection's encoding.
+                    let Ok(bytes) = frame.into_data() else { continue };
+                    self.silence.as_mut().reset(Instant::now() + self.patience);
+                    if let Some(exchange) = &mut self.exchange {
+                        exchange.received(&bytes);
+                    }
+                    if self.upstream.is_end_stream() {
+                        // A body of known length is not asked for its end again.
+                        self.exchange.take().into_iter().for_each(Exchange::complete);
+                    }
+                    return Poll::Ready(Some(Ok(bytes)));
+                }
+                Some(Err(error)) => {
+                    self.ended = true;
+                    self.exchange.take().into_iter().for_each(Exchange::lost);
+                    return Poll::Ready(Some(Err(BrokenOff::Upstream(error))));
+                }
+                None => {
+                    self.ended = true;
+                    self.exchange.take().into_iter().for_each(Exchange::complete);
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    fn gather(&mut self, bytes: Bytes) {
+        self.yields = 0;
+        match self.first.take() {
+            None if self.gathered.is_empty() => self.first = Some(bytes),
+            None => self.gathered.extend_from_slice(&bytes),
+            Some(first) => {
+                self.gathered.extend_from_slice(&first);
+                self.gathered.extend_from_slice(&bytes);
+            }
+        }
+    }
+
+    fn gathered_bytes(&self) -> usize {
+        self.first.as_ref().map_or(self.gathered.len(), Bytes::len)
+    }
+
+    /// What was gathered; a single piece goes on without being copied.
+    fn release(&mut self) -> Option<Bytes> {
+        self.yields = 0;
+        let bytes = self.first.take().unwrap_or_else(|| self.gathered.split().freeze());
+        (!bytes.is_empty()).then_some(bytes)
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let this = self.get_mut();
+        if let Some(error) = this.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        loop {
+            match this.poll_upstream(context) {
+                Poll::Ready(Some(Ok(bytes))) => {
+                    this.gather(bytes);
+                    if this.exchange.is_some() && this.gathered_bytes() < COALESCED_BYTES {
+                        continue;
+                    }
+                    break;
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    // What came before the error is passed on before it.
+                    this.failed = Some(error);
+                    break;
+                }
+                Poll::Ready(None) => break,
+                Poll::Pending if this.gathered_bytes() == 0 => return Poll::Pending,
+                Poll::Pending if this.yields < COALESCING_YIELDS => {
+                    // The connection hands over one piece at a time: let its task run before a short write goes out.
+                    this.yields += 1;
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Pending => break,
+            }
+        }
+        match (this.release(), this.failed.take()) {
+            (Some(bytes), failed) => {
+                this.failed = failed;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            (None, Some(error)) => Poll::Ready(Some(Err(error))),
+            (None, None) => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.upstream.is_end_stream() && self.gathered_bytes() == 0 && self.failed.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.gathered_bytes() == 0 { self.upstream.size_hint() } else { SizeHint::default() }
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        match self.get_mut() {
+            Self::Whole(whole) => match Pin::new(whole).poll_frame(context) {
+                Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(|never| match never {}))),
+                Poll::Pending => Poll::Pending,
+            },
+            Self::Upstream(upstream) => Pin::new(upstream.as_mut()).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(whole) => whole.is_end_stream(),
+            Self::Upstream(upstream) => upstream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(whole) => whole.size_hint(),
+            Self::Upstream(upstream) => upstream.size_hint(),
+        }
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! source: the agent protocol reference, sections 1.2, 2.3, 2.4, 2.5.
 
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::JsonMap;
@@ -15,6 +16,9 @@ pub struct ControlRequest {
     pub request_id: String,
     /// What is asked, `subtype` and fields; [`HostRequest`] and [`AgentRequest`] read the known ones.
     pub request: Value,
+    /// Fields that this version does not know.
+    #[serde(flatten)]
+    pub extra: JsonMap,
 }
 
 /// `{"type":"control_response","response":{…}}`
@@ -22,6 +26,9 @@ pub struct ControlRequest {
 pub struct ControlResponse {
     /// The answer.
     pub response: ControlAnswer,
+    /// Fields that this version does not know.
+    #[serde(flatten)]
+    pub extra: JsonMap,
 }
 
 /// `{"type":"control_cancel_request","request_id":…}`
@@ -29,6 +36,9 @@ pub struct ControlResponse {
 pub struct ControlCancelRequest {
     /// The request that needs no answer any more.
     pub request_id: String,
+    /// Fields that this version does not know.
+    #[serde(flatten)]
+    pub extra: JsonMap,
 }
 
 /// The answer to a control request.
@@ -53,7 +63,26 @@ pub enum ControlAnswer {
         /// Why.
         #[serde(default)]
         error: String,
+        /// What is not known.
+        #[serde(flatten)]
+        extra: JsonMap,
     },
+}
+
+impl ControlRequest {
+    /// A request.
+    #[must_use]
+    pub fn new(request_id: impl Into<String>, request: Value) -> Self {
+        Self { request_id: request_id.into(), request, extra: JsonMap::new() }
+    }
+}
+
+impl ControlCancelRequest {
+    /// Takes a request back.
+    #[must_use]
+    pub fn new(request_id: impl Into<String>) -> Self {
+        Self { request_id: request_id.into(), extra: JsonMap::new() }
+    }
 }
 
 impl ControlAnswer {
@@ -70,24 +99,22 @@ impl ControlResponse {
     /// An answer that something was done.
     #[must_use]
     pub fn success(request_id: impl Into<String>, response: Value) -> Self {
-        Self {
-            response: ControlAnswer::Success {
-                request_id: request_id.into(),
-                response,
-                extra: JsonMap::new(),
-            },
-        }
+        let request_id = request_id.into();
+        let response = ControlAnswer::Success { request_id, response, extra: JsonMap::new() };
+        Self { response, extra: JsonMap::new() }
     }
 
     /// An answer that it was not, and why.
     #[must_use]
     pub fn error(request_id: impl Into<String>, error: impl Into<String>) -> Self {
-        Self { response: ControlAnswer::Error { request_id: request_id.into(), error: error.into() } }
+        let (request_id, error) = (request_id.into(), error.into());
+        let response = ControlAnswer::Error { request_id, error, extra: JsonMap::new() };
+        Self { response, extra: JsonMap::new() }
     }
 }
 
 /// What a host may ask an agent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "subtype", rename_all = "snake_case")]
 pub enum HostRequest {
     /// The first frame: how the session is set up.
@@ -110,6 +137,52 @@ pub enum HostRequest {
     Other(Value),
 }
 
+impl<'de> Deserialize<'de> for HostRequest {
+    /// Reads a request. Wrong fields of a known subtype are an error: they do not make it one that is not known.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Mode {
+            mode: String,
+        }
+        #[derive(Deserialize)]
+        struct Model {
+            model: Option<String>,
+        }
+        let request = Subtyped::read(deserializer)?;
+        match request.subtype.as_deref() {
+            Some("initialize") => request.fields().map(Box::new).map(Self::Initialize),
+            Some("interrupt") => Ok(Self::Interrupt {}),
+            Some("set_permission_mode") => {
+                request.fields().map(|Mode { mode }| Self::SetPermissionMode { mode })
+            }
+            Some("set_model") => request.fields().map(|Model { model }| Self::SetModel { model }),
+            Some(_) | None => Ok(Self::Other(request.value)),
+        }
+    }
+}
+
+/// A request before its fields are read.
+struct Subtyped {
+    subtype: Option<String>,
+    value: Value,
+}
+
+impl Subtyped {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let subtype = value.get("subtype").and_then(Value::as_str).map(str::to_owned);
+        Ok(Self { subtype, value })
+    }
+
+    fn fields<T: DeserializeOwned, E: serde::de::Error>(mut self) -> Result<T, E> {
+        if let Some(fields) = self.value.as_object_mut() {
+            fields.shift_remove("subtype");
+        }
+        let named = |error| E::custom(format!("{}: {error}", self.subtype.unwrap_or_default()));
+        serde_json::from_value(self.value).map_err(named)
+    }
+}
+
 /// The fields of `initialize`. Python sends `hooks: null`; no field is needed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -129,7 +202,7 @@ pub struct Initialize {
 }
 
 /// What an agent may ask its host.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "subtype", rename_all = "snake_case")]
 pub enum AgentRequest {
     /// May this tool be used so?
@@ -147,6 +220,27 @@ pub enum AgentRequest {
     /// A subtype that this version does not know.
     #[serde(untagged)]
     Other(Value),
+}
+
+impl<'de> Deserialize<'de> for AgentRequest {
+    /// Reads a request. Wrong fields of a known subtype are an error: they do not make it one that is not known.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Callback {
+            callback_id: String,
+            #[serde(default)]
+            input: Value,
+            tool_use_id: Option<String>,
+        }
+        let request = Subtyped::read(deserializer)?;
+        match request.subtype.as_deref() {
+            Some("can_use_tool") => request.fields().map(Self::CanUseTool),
+            Some("hook_callback") => request.fields().map(|Callback { callback_id, input, tool_use_id }| {
+                Self::HookCallback { callback_id, input, tool_use_id }
+            }),
+            Some(_) | None => Ok(Self::Other(request.value)),
+        }
+    }
 }
 
 /// The question whether a tool may be used.

@@ -135,7 +135,7 @@ pub struct Message {
     #[serde(default)]
     pub stop_sequence: Option<String>,
     /// Tokens.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::usage::null_is_none")]
     pub usage: Usage,
     /// Fields that this version does not know.
     #[serde(flatten)]

@@ -64,10 +64,18 @@ impl SseDecoder {
     }
 
     /// Ends the stream: an event whose closing blank line was lost is still given, because its data may carry the
-    /// final usage. A line that was cut in the middle is dropped.
+    /// final usage. So is a last line without its end, if the event's data is whole JSON with it; a line that was cut
+    /// in the middle is dropped.
     #[must_use]
     pub fn finish(mut self) -> Option<SseEvent> {
-        self.line.clear();
+        let before = (self.event.clone(), self.data.clone(), self.has_data, self.id.clone());
+        if !self.line.is_empty() {
+            // A line that is not empty never ends an event.
+            let _ = self.end_line();
+            if serde_json::from_str::<serde::de::IgnoredAny>(&self.data).is_err() {
+                (self.event, self.data, self.has_data, self.id) = before;
+            }
+        }
         self.dispatch()
     }
 

@@ -40,7 +40,7 @@ pub enum StreamEvent {
         /// `stop_reason`, `stop_sequence`.
         delta: Value,
         /// Cumulative counts; [`Usage::merge`] takes them in.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "crate::usage::null_is_none")]
         usage: Usage,
     },
     /// The reply is whole.
@@ -104,29 +104,62 @@ impl StreamEvent {
     /// Reads one event.
     ///
     /// # Errors
-    /// [`StreamError::Malformed`] when the data is no JSON object.
+    /// [`StreamError::Malformed`] when the data is no JSON object, or the fields of a known type are wrong: usage that
+    /// cannot be read must not pass for an event that has none.
     pub fn parse(event: &SseEvent) -> Result<Self, StreamError> {
         let value: Value = serde_json::from_str(&event.data)
             .map_err(|error| StreamError::Malformed(format!("event {:?}: {error}", shorten(&event.event))))?;
-        match &value {
-            Value::Object(_) => {
-                serde_json::from_value(value).map_err(|error| StreamError::Malformed(error.to_string()))
+        if !value.is_object() {
+            let found = crate::message::json_type(&value);
+            return Err(StreamError::Malformed(format!("an event is {found}")));
+        }
+        let parsed =
+            serde_json::from_value(value).map_err(|error| StreamError::Malformed(error.to_string()))?;
+        match &parsed {
+            Self::Other(value) | Self::ContentBlockDelta { delta: Delta::Other(value), .. } => {
+                match flaw(value) {
+                    Some(flaw) => Err(StreamError::Malformed(flaw)),
+                    None => Ok(parsed),
+                }
             }
-            other => Err(StreamError::Malformed(format!("an event is {}", crate::message::json_type(other)))),
+            _ => Ok(parsed),
         }
     }
+}
+
+/// What is wrong with a value of a known type that was not read as one. Types that are not known have no flaw.
+fn flaw(value: &Value) -> Option<String> {
+    let kind = value.get("type")?.as_str()?;
+    let field = |name: &str| value.get(name).cloned().unwrap_or_default();
+    let error = match kind {
+        "message_start" => serde_json::from_value::<Message>(field("message")).err(),
+        "message_delta" => serde_json::from_value::<Usage>(field("usage")).err(),
+        "error" => serde_json::from_value::<ApiErrorBody>(field("error")).err(),
+        "content_block_start" | "content_block_delta" | "content_block_stop" => {
+            serde_json::from_value::<usize>(field("index")).err()
+        }
+        "message_stop" | "ping" | "text_delta" | "input_json_delta" | "thinking_delta"
+        | "signature_delta" => None,
+        _ => return None,
+    };
+    let why = error.map_or_else(|| "a field is wrong".to_owned(), |error| error.to_string());
+    Some(format!("{kind}: {why}"))
 }
 
 fn shorten(text: &str) -> String {
     text.chars().take(60).collect()
 }
 
+/// The longest reply that is put together, in bytes of its deltas. Models write 128,000 tokens at most.
+pub const MAX_REPLY_BYTES: usize = 32 * 1024 * 1024;
+
 /// Builds the reply from its events.
 #[derive(Debug, Default)]
 pub struct Assembler {
     message: Option<Message>,
-    /// The JSON text of tool inputs under way, by block index.
-    inputs: Vec<(usize, String)>,
+    /// The blocks under way: their index and, of tool calls, the JSON text of the input so far.
+    open: Vec<(usize, String)>,
+    bytes: usize,
     stopped: bool,
 }
 
@@ -135,9 +168,16 @@ impl Assembler {
     ///
     /// # Errors
     /// [`StreamError::Api`] for an error event, [`StreamError::Malformed`] for events that make no sense together
-    /// (a delta for no block, a tool input that is no JSON).
+    /// (a delta for no block, a block that ends twice, a second beginning, anything after the end) and for a reply over
+    /// [`MAX_REPLY_BYTES`]. What was taken in before is still there.
     pub fn push(&mut self, event: &StreamEvent) -> Result<Option<usize>, StreamError> {
         match event {
+            StreamEvent::Ping {} | StreamEvent::Other(_) => return Ok(None),
+            StreamEvent::Error { error } => return Err(StreamError::Api(error.clone())),
+            _ if self.stopped => return Err(malformed("an event came after message_stop")),
+            StreamEvent::MessageStart { .. } if self.message.is_some() => {
+                return Err(malformed("message_start came twice"));
+            }
             StreamEvent::MessageStart { message } => self.message = Some(message.clone()),
             StreamEvent::ContentBlockStart { index, content_block } => self.start(*index, content_block)?,
             StreamEvent::ContentBlockDelta { index, delta } => self.grow(*index, delta)?,
@@ -152,9 +192,13 @@ impl Assembler {
                     message.stop_sequence = Some(sequence.to_owned());
                 }
             }
-            StreamEvent::MessageStop {} => self.stopped = true,
-            StreamEvent::Error { error } => return Err(StreamError::Api(error.clone())),
-            StreamEvent::Ping {} | StreamEvent::Other(_) => (),
+            StreamEvent::MessageStop {} => {
+                let _ = self.message.as_ref().ok_or_else(before_start)?;
+                if let Some((index, _)) = self.open.first() {
+                    return Err(malformed(format!("block {index} did not end before the reply")));
+                }
+                self.stopped = true;
+            }
         }
         Ok(None)
     }
@@ -179,18 +223,20 @@ impl Assembler {
             return Err(StreamError::Malformed(format!("block {index} begins out of order")));
         }
         message.content.push(block.clone());
-        if matches!(block, ContentBlock::ToolUse { .. }) || is_server_tool(block) {
-            self.inputs.push((index, String::new()));
-        }
+        self.open.push((index, String::new()));
         Ok(())
     }
 
     fn grow(&mut self, index: usize, delta: &Delta) -> Result<(), StreamError> {
         let message = self.message.as_mut().ok_or_else(before_start)?;
-        let block = message
-            .content
-            .get_mut(index)
-            .ok_or_else(|| StreamError::Malformed(format!("a delta for block {index}, which never began")))?;
+        let open = self.open.iter_mut().find(|(place, _)| *place == index);
+        let (Some((_, input)), Some(block)) = (open, message.content.get_mut(index)) else {
+            return Err(malformed(format!("a delta for block {index}, which is not open")));
+        };
+        self.bytes = self.bytes.saturating_add(delta.bytes());
+        if self.bytes > MAX_REPLY_BYTES {
+            return Err(malformed(format!("the reply is over {MAX_REPLY_BYTES} bytes")));
+        }
         match (block, delta) {
             (ContentBlock::Text { text, .. }, Delta::TextDelta { text: more }) => text.push_str(more),
             (ContentBlock::Thinking { thinking, .. }, Delta::ThinkingDelta { thinking: more }) => {
@@ -199,11 +245,7 @@ impl Assembler {
             (ContentBlock::Thinking { signature, .. }, Delta::SignatureDelta { signature: more }) => {
                 signature.push_str(more);
             }
-            (_, Delta::InputJsonDelta { partial_json }) => {
-                if let Some((_, input)) = self.inputs.iter_mut().find(|(place, _)| *place == index) {
-                    input.push_str(partial_json);
-                }
-            }
+            (_, Delta::InputJsonDelta { partial_json }) => input.push_str(partial_json),
             (ContentBlock::Text { extra, .. }, Delta::Other(value)) if value["type"] == "citations_delta" => {
                 let citations = extra.entry("citations").or_insert_with(|| Value::Array(Vec::new()));
                 if !citations.is_array() {
@@ -221,12 +263,11 @@ impl Assembler {
 
     fn complete(&mut self, index: usize) -> Result<usize, StreamError> {
         let message = self.message.as_mut().ok_or_else(before_start)?;
-        let block = message
-            .content
-            .get_mut(index)
-            .ok_or_else(|| StreamError::Malformed(format!("block {index} ends and never began")))?;
-        let Some(place) = self.inputs.iter().position(|(place, _)| *place == index) else { return Ok(index) };
-        let (_, text) = self.inputs.swap_remove(place);
+        let open = self.open.iter().position(|(place, _)| *place == index);
+        let (Some(place), Some(block)) = (open, message.content.get_mut(index)) else {
+            return Err(malformed(format!("block {index} ends and is not open")));
+        };
+        let (_, text) = self.open.swap_remove(place);
         if text.trim().is_empty() {
             return Ok(index);
         }
@@ -234,19 +275,40 @@ impl Assembler {
         let parsed = serde_json::from_str(&text).unwrap_or(Value::String(text));
         match block {
             ContentBlock::ToolUse { input, .. } => *input = parsed,
-            ContentBlock::Other(value) => value["input"] = parsed,
-            ContentBlock::Text { .. } | ContentBlock::Thinking { .. } | ContentBlock::ToolResult { .. } => (),
+            ContentBlock::Other(value) if is_server_tool(value) => value["input"] = parsed,
+            ContentBlock::Other(_)
+            | ContentBlock::Text { .. }
+            | ContentBlock::Thinking { .. }
+            | ContentBlock::ToolResult { .. } => (),
         }
         Ok(index)
     }
 }
 
-fn is_server_tool(block: &ContentBlock) -> bool {
-    matches!(block, ContentBlock::Other(value) if value["type"] == "server_tool_use" || value["type"] == "mcp_tool_use")
+impl Delta {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::TextDelta { text } => text.len(),
+            Self::InputJsonDelta { partial_json } => partial_json.len(),
+            Self::ThinkingDelta { thinking } => thinking.len(),
+            Self::SignatureDelta { signature } => signature.len(),
+            // Citations: short, and more in memory than on the wire.
+            Self::Other(_) => 1_024,
+        }
+    }
+}
+
+/// A call of a tool that the API runs itself: an object, of a type that this version does not read.
+fn is_server_tool(block: &Value) -> bool {
+    block["type"] == "server_tool_use" || block["type"] == "mcp_tool_use"
+}
+
+fn malformed(what: impl Into<String>) -> StreamError {
+    StreamError::Malformed(what.into())
 }
 
 fn before_start() -> StreamError {
-    StreamError::Malformed("an event came before message_start".to_owned())
+    malformed("an event came before message_start")
 }
 
 impl From<ApiErrorBody> for ApiError {

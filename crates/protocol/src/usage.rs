@@ -2,7 +2,7 @@
 //!
 //! source: npm `@anthropic-ai/sdk` 1.12 `resources/beta/messages`, and the gateway reference, section 4.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::JsonMap;
 
@@ -136,6 +136,11 @@ impl Usage {
             .into_iter()
             .fold(0, u64::saturating_add)
     }
+}
+
+/// Reads a usage that may be `null`.
+pub(crate) fn null_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Usage, D::Error> {
+    Option::<Usage>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 fn keep_larger(mine: &mut Option<u64>, later: Option<u64>) {

@@ -372,7 +372,7 @@ impl RunState {
     fn request(&mut self, id: &'static str, request: &HostRequest) -> HostFrame {
         self.awaited.insert(id);
         let request = serde_json::to_value(request).expect("our own requests have string keys only");
-        HostFrame::ControlRequest(ControlRequest { request_id: id.to_owned(), request })
+        HostFrame::ControlRequest(ControlRequest::new(id, request))
     }
 
     /// Ends the run early, once: an agent is asked to, a command is not.
@@ -567,7 +567,7 @@ impl RunState {
             self.counts.unasked += 1;
             return;
         }
-        if let ControlAnswer::Error { request_id, error } = answer
+        if let ControlAnswer::Error { request_id, error, .. } = answer
             && request_id == INITIALIZE_ID
         {
             self.refused = Some(format!("the agent refused to begin: {error}"));

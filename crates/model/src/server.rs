@@ -22,8 +22,9 @@ use crate::wire::{CutSwitch, Wire};
 
 /// Connections at once; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 4096;
-/// How long a client may take over its request's head.
-const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a client may take over its request's head, idle time between two requests included: more than the 90 seconds
+/// after which client pools give an idle connection up, so that the server is never the one that closes first.
+const HEAD_DEADLINE: Duration = Duration::from_mins(2);
 /// How long a connection may take to end after shutdown was asked for.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// How long to wait when a connection cannot be accepted (no descriptors left) before the next try.

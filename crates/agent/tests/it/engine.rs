@@ -13,4 +13,3 @@ async fn a_text_turn() {
     assert!(redacted(&messages, folder.path()).contains("\"subtype\":\"init\""));
     assert_eq!(result(&messages).result.as_deref(), Some("Hello."));
 }
-

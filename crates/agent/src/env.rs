@@ -1,0 +1,176 @@
+//! Every environment variable that `wardian-agent` reads. The library reads none.
+//!
+//! source: the agent protocol reference, section 1.9.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use wardian_agent::tool::ToolLimits;
+use wardian_agent::{ApiConfig, ApiKey, Endpoint};
+
+/// What the environment says.
+pub struct Environment {
+    /// How the model is reached.
+    pub api: ApiConfig,
+    /// Which variable the key came from, or `none`.
+    pub api_key_source: &'static str,
+    /// `ANTHROPIC_MODEL`.
+    pub model: Option<String>,
+    /// `CLAUDE_CODE_MAX_OUTPUT_TOKENS`.
+    pub max_output_tokens: Option<u64>,
+    /// `MAX_THINKING_TOKENS`.
+    pub max_thinking_tokens: Option<u64>,
+    /// `CLAUDE_CODE_EFFORT_LEVEL`.
+    pub effort: Option<String>,
+    /// `BASH_DEFAULT_TIMEOUT_MS`, `BASH_MAX_TIMEOUT_MS`, `BASH_MAX_OUTPUT_LENGTH`.
+    pub tool_limits: ToolLimits,
+    /// `IS_SANDBOX=1`: root is nobody's root here.
+    pub is_sandbox: bool,
+    /// `HOME`.
+    pub home: Option<PathBuf>,
+    /// What the tools get: everything but what could hold a key.
+    pub tools: Vec<(String, String)>,
+    /// What was not understood, for standard error.
+    pub warnings: Vec<String>,
+}
+
+/// The most characters of Bash output that may be asked for. source: the protocol reference, section 1.7.
+const BASH_OUTPUT_CHARS: std::ops::RangeInclusive<usize> = 4_000..=128_000;
+
+impl Environment {
+    /// Reads the process's own.
+    pub fn read() -> Self {
+        let readable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Self::from(std::env::vars_os().filter_map(readable).collect())
+    }
+
+    /// Reads these.
+    pub fn from(variables: Vec<(String, String)>) -> Self {
+        let mut warnings = Vec::new();
+        let get = |name: &str| {
+            let found = variables.iter().find(|(known, value)| known == name && !value.is_empty());
+            found.map(|(_, value)| value.clone())
+        };
+        let mut number = |name: &str| {
+            let text = get(name)?;
+            let number = text.parse::<u64>().ok();
+            if number.is_none() {
+                warnings.push(format!("{name} is not a whole number; it is ignored"));
+            }
+            number
+        };
+        let mut api = ApiConfig::default();
+        let mut limits = ToolLimits::default();
+        if let Some(retries) = number("CLAUDE_CODE_MAX_RETRIES") {
+            api.retry.max_retries = u32::try_from(retries).unwrap_or(u32::MAX);
+        }
+        if let Some(timeout) = number("API_TIMEOUT_MS") {
+            api.first_byte_timeout = Duration::from_millis(timeout);
+        }
+        if let Some(timeout) = number("BASH_MAX_TIMEOUT_MS") {
+            limits.bash_max_timeout = Duration::from_millis(timeout);
+        }
+        if let Some(timeout) = number("BASH_DEFAULT_TIMEOUT_MS") {
+            limits.bash_default_timeout = Duration::from_millis(timeout);
+            limits.bash_max_timeout = limits.bash_max_timeout.max(limits.bash_default_timeout);
+        }
+        if let Some(chars) = number("BASH_MAX_OUTPUT_LENGTH") {
+            let chars = usize::try_from(chars).unwrap_or(usize::MAX);
+            limits.bash_output_chars = chars.clamp(*BASH_OUTPUT_CHARS.start(), *BASH_OUTPUT_CHARS.end());
+        }
+        let max_output_tokens = number("CLAUDE_CODE_MAX_OUTPUT_TOKENS").filter(|tokens| *tokens > 0);
+        let max_thinking_tokens = number("MAX_THINKING_TOKENS");
+        let base_url = get("ANTHROPIC_BASE_URL");
+        api.endpoint = match (get("ANTHROPIC_UNIX_SOCKET"), base_url) {
+            (Some(path), base_url) => Endpoint::Unix {
+                path: path.into(),
+                base_url: base_url.unwrap_or_else(|| "http://localhost".to_owned()),
+            },
+            (None, Some(url)) => Endpoint::Url(url),
+            (None, None) => Endpoint::default(),
+        };
+        let (key, api_key_source) = match (get("ANTHROPIC_API_KEY"), get("ANTHROPIC_AUTH_TOKEN")) {
+            (Some(key), _) => (ApiKey::Key(key.into()), "ANTHROPIC_API_KEY"),
+            (None, Some(token)) => (ApiKey::Bearer(token.into()), "ANTHROPIC_AUTH_TOKEN"),
+            (None, None) => (ApiKey::None, "none"),
+        };
+        api.key = key;
+        api.headers = custom_headers(&get("ANTHROPIC_CUSTOM_HEADERS").unwrap_or_default());
+        Self {
+            api,
+            api_key_source,
+            model: get("ANTHROPIC_MODEL"),
+            max_output_tokens,
+            max_thinking_tokens,
+            effort: get("CLAUDE_CODE_EFFORT_LEVEL"),
+            tool_limits: limits,
+            is_sandbox: get("IS_SANDBOX").as_deref() == Some("1"),
+            home: get("HOME").map(PathBuf::from),
+            warnings,
+            tools: variables.into_iter().filter(|(name, _)| !may_hold_a_key(name)).collect(),
+        }
+    }
+}
+
+/// Whether a variable is kept from the tools: those that say how, and as whom, the model is reached.
+fn may_hold_a_key(name: &str) -> bool {
+    name.starts_with("ANTHROPIC_") || name.starts_with("CLAUDE_CODE_OAUTH")
+}
+
+/// Reads `Name: value` lines.
+fn custom_headers(text: &str) -> Vec<(String, String)> {
+    let header = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        Some((name.trim().to_owned(), value.trim().to_owned()))
+    };
+    text.lines().filter_map(header).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Environment {
+        Environment::from(variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect())
+    }
+
+    #[test]
+    fn tools_get_everything_but_keys() {
+        let environment = read(&[
+            ("PATH", "/bin"),
+            ("ANTHROPIC_API_KEY", "sk-secret"),
+            ("ANTHROPIC_AUTH_TOKEN", "secret"),
+            ("ANTHROPIC_CUSTOM_HEADERS", "X-Key: secret\nbroken\nX-B: a:b"),
+            ("CLAUDE_CODE_OAUTH_TOKEN", "secret"),
+        ]);
+        assert_eq!(environment.tools, [("PATH".to_owned(), "/bin".to_owned())]);
+        assert_eq!(environment.api_key_source, "ANTHROPIC_API_KEY");
+        assert!(!format!("{:?}", environment.api.key).contains("sk-secret"));
+        assert_eq!(environment.api.headers[1], ("X-B".to_owned(), "a:b".to_owned()));
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_named_and_ignored() {
+        let environment = read(&[
+            ("CLAUDE_CODE_MAX_RETRIES", "many"),
+            ("BASH_MAX_OUTPUT_LENGTH", "99999999999"),
+            ("BASH_DEFAULT_TIMEOUT_MS", "900000"),
+            ("CLAUDE_CODE_MAX_OUTPUT_TOKENS", "0"),
+        ]);
+        assert_eq!(environment.warnings.len(), 1);
+        assert!(environment.warnings[0].contains("CLAUDE_CODE_MAX_RETRIES"));
+        assert_eq!(environment.api.retry.max_retries, 10);
+        assert_eq!(environment.tool_limits.bash_output_chars, 128_000);
+        assert_eq!(environment.tool_limits.bash_max_timeout, Duration::from_secs(900));
+        assert_eq!(environment.max_output_tokens, None);
+    }
+
+    #[test]
+    fn a_socket_goes_before_an_address() {
+        let environment = read(&[("ANTHROPIC_UNIX_SOCKET", "/run/x"), ("ANTHROPIC_BASE_URL", "http://h/p")]);
+        let expected = Endpoint::Unix { path: "/run/x".into(), base_url: "http://h/p".to_owned() };
+        assert_eq!(environment.api.endpoint, expected);
+    }
+}

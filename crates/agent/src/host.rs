@@ -1,0 +1,300 @@
+//! What the agent asks its host over the control channel: permissions and hooks. Each question is a request with an id;
+//! a question that is no longer needed is withdrawn.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
+use wardian_agent::{
+    CanUseTool, HookFailure, OnFailure, Permission, PermissionRequest, PermissionUpdate, PreToolUseHook,
+    RuleKind,
+};
+use wardian_protocol::AgentFrame;
+use wardian_protocol::JsonMap;
+use wardian_protocol::control::{
+    AgentRequest, ControlAnswer, ControlCancelRequest, ControlRequest, PermissionAnswer,
+};
+use wardian_protocol::hook::{HookMatcher, HookOutput, PreToolUseInput};
+
+/// Questions on their way to the host.
+const QUEUE: usize = 256;
+
+/// Asks the host.
+#[derive(Clone)]
+pub struct Host(mpsc::Sender<Question>);
+
+/// What goes to the host.
+pub enum Question {
+    Ask { id: String, request: Value, answer: oneshot::Sender<ControlAnswer> },
+    Withdraw { id: String },
+}
+
+/// Questions that wait for their answers.
+#[derive(Default)]
+pub struct Pending {
+    answers: HashMap<String, oneshot::Sender<ControlAnswer>>,
+    /// Nobody answers any more.
+    closed: bool,
+}
+
+impl Pending {
+    /// Notes a question and gives the frame to write, if one is to be written.
+    pub fn ask(&mut self, question: Question) -> Option<AgentFrame> {
+        match question {
+            // Dropping `answer` tells the asker that there is no host.
+            Question::Ask { .. } if self.closed => None,
+            Question::Ask { id, request, answer } => {
+                self.answers.insert(id.clone(), answer);
+                Some(AgentFrame::ControlRequest(ControlRequest { request_id: id, request }))
+            }
+            Question::Withdraw { id } => {
+                self.answers.remove(&id)?;
+                Some(AgentFrame::ControlCancelRequest(ControlCancelRequest { request_id: id }))
+            }
+        }
+    }
+
+    /// Passes an answer on. One to no question, or the second to one, is dropped.
+    pub fn answer(&mut self, answer: ControlAnswer) {
+        if let Some(asker) = self.answers.remove(answer.request_id()) {
+            let _ = asker.send(answer);
+        }
+    }
+
+    /// Tells all who wait, and will ask, that nobody answers.
+    pub fn close(&mut self) {
+        self.closed = true;
+        self.answers.clear();
+    }
+}
+
+impl Host {
+    /// A way to the host, and the questions that come through it.
+    pub fn channel() -> (Self, mpsc::Receiver<Question>) {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        (Self(sender), receiver)
+    }
+
+    async fn ask(&self, request: AgentRequest) -> Result<Value, String> {
+        let id = new_id()?;
+        let request = serde_json::to_value(request).map_err(|error| error.to_string())?;
+        let (answer, answered) = oneshot::channel();
+        let gone = || "the host is gone".to_owned();
+        let question = Question::Ask { id: id.clone(), request, answer };
+        self.0.send(question).await.map_err(|_| gone())?;
+        let mut withdrawal = Withdrawal { host: self, id: Some(id) };
+        let answer = answered.await;
+        withdrawal.id = None;
+        match answer {
+            Ok(ControlAnswer::Success { response, .. }) => Ok(response),
+            Ok(ControlAnswer::Error { error, .. }) => Err(error),
+            Err(_) => Err(gone()),
+        }
+    }
+
+    /// Asks the host whether tools may be used.
+    pub fn can_use_tool(&self) -> CanUseTool {
+        let host = self.clone();
+        Arc::new(move |asked| {
+            let host = host.clone();
+            Box::pin(async move { host.may_use(asked).await })
+        })
+    }
+
+    async fn may_use(&self, asked: PermissionRequest) -> Permission {
+        let question = wardian_protocol::control::CanUseTool {
+            display_name: Some(asked.tool_name.clone()),
+            description: asked.input.get("description").and_then(Value::as_str).map(str::to_owned),
+            blocked_path: asked.blocked_path,
+            decision_reason: Some(asked.reason),
+            decision_reason_type: Some(asked.reason_kind.as_str().to_owned()),
+            extra: suggestions(&asked.tool_name),
+            tool_name: asked.tool_name,
+            input: asked.input,
+            tool_use_id: asked.tool_use_id,
+        };
+        let answer = self.ask(AgentRequest::CanUseTool(question)).await;
+        match answer.and_then(|answer| permission(answer).map_err(|error| error.to_string())) {
+            Ok(permission) => permission,
+            Err(error) => Permission::deny(format!("The permission could not be asked for: {error}")),
+        }
+    }
+
+    /// The hooks that the host registered for `PreToolUse`.
+    pub fn hooks(&self, matchers: &[HookMatcher]) -> Vec<PreToolUseHook> {
+        let hooks = |matcher: &HookMatcher| {
+            matcher.hook_callback_ids.iter().map(|id| self.hook(matcher, id)).collect::<Vec<_>>()
+        };
+        matchers.iter().flat_map(hooks).collect()
+    }
+
+    fn hook(&self, matcher: &HookMatcher, callback_id: &str) -> PreToolUseHook {
+        let (host, callback_id) = (self.clone(), callback_id.to_owned());
+        let callback = move |input: PreToolUseInput| {
+            let (host, callback_id) = (host.clone(), callback_id.clone());
+            let answered = async move { host.run_hook(callback_id, input).await.map_err(HookFailure) };
+            Box::pin(answered) as futures_util::future::BoxFuture<'static, _>
+        };
+        let mut hook = PreToolUseHook::new(matcher.matcher.as_deref(), Arc::new(callback));
+        let timeout = matcher.timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        hook.timeout = timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(hook.timeout);
+        if matcher.on_failure.as_deref() == Some("block") {
+            hook.on_failure = OnFailure::Block;
+        }
+        hook
+    }
+
+    async fn run_hook(&self, callback_id: String, input: PreToolUseInput) -> Result<HookOutput, String> {
+        let tool_use_id = Some(input.tool_use_id.clone());
+        let input = serde_json::to_value(input).map_err(|error| error.to_string())?;
+        let answer = self.ask(AgentRequest::HookCallback { callback_id, input, tool_use_id }).await?;
+        if answer.is_null() {
+            return Ok(HookOutput::default());
+        }
+        serde_json::from_value(answer).map_err(|error| format!("the host's answer makes no sense: {error}"))
+    }
+}
+
+/// Withdraws a question whose asker is dropped before the answer.
+struct Withdrawal<'a> {
+    host: &'a Host,
+    id: Option<String>,
+}
+
+impl Drop for Withdrawal<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            // A full queue means that the host is not reading: it will not miss this.
+            let _ = self.host.0.try_send(Question::Withdraw { id });
+        }
+    }
+}
+
+fn new_id() -> Result<String, String> {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).map_err(|error| error.to_string())?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bits)))
+}
+
+/// What the host may offer its user besides yes and no.
+fn suggestions(tool: &str) -> JsonMap {
+    let mut extra = JsonMap::new();
+    if matches!(tool, "Write" | "Edit") {
+        let accept = json!([{"type": "setMode", "mode": "acceptEdits", "destination": "session"}]);
+        extra.insert("permission_suggestions".to_owned(), accept);
+    }
+    extra
+}
+
+fn permission(answer: Value) -> Result<Permission, serde_json::Error> {
+    Ok(match serde_json::from_value(answer)? {
+        PermissionAnswer::Allow { updated_input, extra } => Permission::Allow {
+            updated_input: updated_input.filter(Value::is_object),
+            updates: updates(extra.get("updatedPermissions")),
+        },
+        PermissionAnswer::Deny { message, interrupt, extra: _ } => Permission::Deny { message, interrupt },
+    })
+}
+
+/// Reads the changes that an answer brings; one that is not understood changes nothing, so the next call is asked about
+/// again.
+fn updates(list: Option<&Value>) -> Vec<PermissionUpdate> {
+    list.and_then(Value::as_array).into_iter().flatten().filter_map(update).collect()
+}
+
+fn update(value: &Value) -> Option<PermissionUpdate> {
+    let kind = || match value["behavior"].as_str()? {
+        "allow" => Some(RuleKind::Allow),
+        "ask" => Some(RuleKind::Ask),
+        "deny" => Some(RuleKind::Deny),
+        _ => None,
+    };
+    let rules = || {
+        let rule = |rule: &Value| {
+            let tool = rule["toolName"].as_str()?;
+            let content = rule["ruleContent"].as_str();
+            content.map_or_else(|| tool.to_owned(), |content| format!("{tool}({content})")).parse().ok()
+        };
+        value["rules"].as_array()?.iter().map(rule).collect::<Option<Vec<_>>>()
+    };
+    let directories = || {
+        let list = value["directories"].as_array()?.iter();
+        list.map(|path| path.as_str().filter(|path| path.starts_with('/')).map(PathBuf::from))
+            .collect::<Option<Vec<_>>>()
+    };
+    Some(match value["type"].as_str()? {
+        "addRules" => PermissionUpdate::AddRules(kind()?, rules()?),
+        "replaceRules" => PermissionUpdate::ReplaceRules(kind()?, rules()?),
+        "removeRules" => PermissionUpdate::RemoveRules(kind()?, rules()?),
+        "setMode" => PermissionUpdate::SetMode(value["mode"].as_str()?.parse().ok()?),
+        "addDirectories" => PermissionUpdate::AddDirectories(directories()?),
+        "removeDirectories" => PermissionUpdate::RemoveDirectories(directories()?),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_hosts_are_read() {
+        let allow = json!({"behavior": "allow", "updatedInput": {"a": 1}, "toolUseID": "t", "updatedPermissions": [
+            {"type": "addRules", "behavior": "allow", "destination": "session",
+             "rules": [{"toolName": "Bash", "ruleContent": "git *"}]},
+            {"type": "setMode", "mode": "acceptEdits", "destination": "session"},
+            {"type": "addDirectories", "directories": ["relative"]},
+            {"type": "whatever"}, 7,
+        ]});
+        let Ok(Permission::Allow { updated_input, updates }) = permission(allow) else { panic!() };
+        assert_eq!(updated_input, Some(json!({"a": 1})));
+        assert_eq!(updates.len(), 2, "{updates:?}");
+        let deny = permission(json!({"behavior": "deny", "message": "no", "interrupt": true}));
+        assert!(matches!(deny, Ok(Permission::Deny { interrupt: true, .. })));
+        for nonsense in [json!(null), json!({}), json!({"behavior": "maybe"}), json!("allow"), json!(true)] {
+            assert!(permission(nonsense.clone()).is_err(), "{nonsense}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_counts_once_and_only_where_it_was_asked_for() {
+        let (host, mut questions) = Host::channel();
+        let mut pending = Pending::default();
+        let asked = tokio::join!(host.ask(AgentRequest::Other(json!({"subtype": "x"}))), async {
+            let Some(AgentFrame::ControlRequest(request)) = pending.ask(questions.recv().await.unwrap())
+            else {
+                panic!()
+            };
+            let answer = |id: &str, value: i32| ControlAnswer::Success {
+                request_id: id.to_owned(),
+                response: json!(value),
+                extra: JsonMap::new(),
+            };
+            pending.answer(answer("forged", 1));
+            pending.answer(answer(&request.request_id, 2));
+            pending.answer(answer(&request.request_id, 3));
+        });
+        assert_eq!(asked.0, Ok(json!(2)));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_question_is_withdrawn_and_a_gone_host_answers_nothing() {
+        let (host, mut questions) = Host::channel();
+        let mut pending = Pending::default();
+        {
+            let mut asking = std::pin::pin!(host.ask(AgentRequest::Other(json!({}))));
+            assert!(futures_util::poll!(asking.as_mut()).is_pending());
+            assert!(pending.ask(questions.recv().await.unwrap()).is_some());
+        }
+        let withdrawn = pending.ask(questions.recv().await.unwrap());
+        assert!(matches!(withdrawn, Some(AgentFrame::ControlCancelRequest(_))));
+        pending.close();
+        let (answer, ()) = tokio::join!(host.ask(AgentRequest::Other(json!({}))), async {
+            assert!(pending.ask(questions.recv().await.unwrap()).is_none());
+        });
+        assert_eq!(answer, Err("the host is gone".to_owned()));
+    }
+}

@@ -48,11 +48,18 @@ impl Pending {
             Question::Ask { .. } if self.closed => None,
             Question::Ask { id, request, answer } => {
                 self.answers.insert(id.clone(), answer);
-                Some(AgentFrame::ControlRequest(ControlRequest { request_id: id, request }))
+                Some(AgentFrame::ControlRequest(ControlRequest {
+                    request_id: id,
+                    request,
+                    extra: JsonMap::new(),
+                }))
             }
             Question::Withdraw { id } => {
                 self.answers.remove(&id)?;
-                Some(AgentFrame::ControlCancelRequest(ControlCancelRequest { request_id: id }))
+                Some(AgentFrame::ControlCancelRequest(ControlCancelRequest {
+                    request_id: id,
+                    extra: JsonMap::new(),
+                }))
             }
         }
     }

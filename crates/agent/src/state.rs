@@ -152,14 +152,14 @@ impl End {
         }
     }
 
-    /// The texts of `errors`, for the error subtypes.
+    /// The texts of `errors`, for the error subtypes; the SDKs show them, and programs compare them.
     pub(crate) fn errors(self, limits: Limits) -> Vec<String> {
         match self {
             Self::MaxTurns => {
-                vec![format!("the limit of {} turns was reached", limits.max_turns.unwrap_or_default())]
+                vec![format!("Reached maximum number of turns ({})", limits.max_turns.unwrap_or_default())]
             }
             Self::Budget => {
-                vec![format!("the budget of {} was used up", limits.max_budget.unwrap_or_default())]
+                vec![format!("Reached maximum budget (${})", limits.max_budget.unwrap_or_default().as_usd())]
             }
             Self::AbortedStreaming => vec!["the turn was interrupted while the model replied".to_owned()],
             Self::AbortedTools => vec!["the turn was interrupted while tools ran".to_owned()],

@@ -8,11 +8,12 @@ use wardian_policy::Reason;
 pub(crate) const GO_ON: &str = "Your last reply reached its length limit and was cut. Go on exactly where it ended; \
     do not repeat it and do not comment on the cut. Where much is left, do it in smaller pieces.";
 
-/// Tells the model that the user stopped it while it wrote.
-pub(crate) const INTERRUPTED: &str = "[The user interrupted you here]";
+/// Tells the model that the user stopped it while it wrote. A mark of the protocol (reference, section 2.6): hosts look
+/// for it.
+pub(crate) const INTERRUPTED: &str = "[Request interrupted by user]";
 
-/// Tells the model that the user stopped it while tools ran.
-pub(crate) const INTERRUPTED_TOOLS: &str = "[The user interrupted you during the tool calls]";
+/// The same while tools ran.
+pub(crate) const INTERRUPTED_TOOLS: &str = "[Request interrupted by user for tool use]";
 
 /// Answers a call that was stopped while it ran.
 pub(crate) const STOPPED: &str = "The user stopped this call while it ran. What it had done by then stays done, and \

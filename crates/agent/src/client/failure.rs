@@ -105,15 +105,15 @@ impl Failure {
         let message = &self.message;
         match (&self.kind, self.api_kind()) {
             (FailureKind::Status { status, .. }, Some(kind)) => {
-                format!("API error {status} ({}): {message}", kind.as_str())
+                format!("API Error: {status} {}: {message}", kind.as_str())
             }
-            (FailureKind::Status { status, .. }, None) => format!("API error {status}: {message}"),
+            (FailureKind::Status { status, .. }, None) => format!("API Error: {status} {message}"),
             (FailureKind::InStream { kind }, _) => {
-                format!("API error within the reply ({}): {message}", kind.as_str())
+                format!("API Error: {} within the reply: {message}", kind.as_str())
             }
-            (FailureKind::Lost, _) => format!("API error: the connection was lost: {message}"),
-            (FailureKind::Malformed, _) => format!("API error: the reply makes no sense: {message}"),
-            (FailureKind::Local, _) => format!("API error: {message}"),
+            (FailureKind::Lost, _) => format!("API Error: the connection was lost: {message}"),
+            (FailureKind::Malformed, _) => format!("API Error: the reply makes no sense: {message}"),
+            (FailureKind::Local, _) => format!("API Error: {message}"),
         }
     }
 }

@@ -65,7 +65,14 @@ impl SqliteStore {
         make_private(path).map_err(failed)?;
         let mut connection = connect(path)?;
         migrate::migrate(&mut connection, path)?;
-        connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+        let mode: String =
+            connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+        if mode != "wal" {
+            tracing::warn!(
+                mode,
+                "the file system has no shared memory for a log: reads and writes will wait for each other"
+            );
+        }
         let owners = Owners::new(Some(path.to_owned()));
         Self::new(connection, Some(Readers::new(path.to_owned())), owners).map_err(failed)
     }

@@ -159,8 +159,12 @@ fn step(connection: &Connection, job: &mut dyn Job) -> Result<(), Error> {
 fn transact(connection: &Connection, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
     perform(connection, "BEGIN IMMEDIATE")?;
     let result = work().and_then(|()| perform(connection, "COMMIT"));
-    if result.is_err() && !connection.is_autocommit() {
-        perform(connection, "ROLLBACK")?;
+    // Some errors end the transaction by themselves; none may be left open for the next one to fall over.
+    if result.is_err()
+        && !connection.is_autocommit()
+        && let Err(error) = perform(connection, "ROLLBACK")
+    {
+        tracing::error!(%error, "could not roll back a transaction of the store");
     }
     result
 }

@@ -65,7 +65,9 @@ pub async fn serve(
             if let Some(mut exchange) = exchange {
                 refuse(&mut exchange, &refusal);
             }
-            drain(&mut body).await;
+            if !refusal.is_closing() {
+                drain(&mut body).await;
+            }
             Ok(refusal.into_response(&id))
         }
         (None, Ok(_)) => Ok(lost_track().into_response(&id)),

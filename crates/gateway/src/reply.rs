@@ -56,6 +56,11 @@ impl Refusal {
         self
     }
 
+    /// Whether the rest of the request is not worth reading.
+    pub fn is_closing(&self) -> bool {
+        self.headers.contains_key(header::CONNECTION)
+    }
+
     /// The refusal for want of money, in the shape that stock clients show and do not retry. `fits` is the largest
     /// `max_tokens` with which the request would be let through now.
     pub fn budget(shortfall: &Shortfall, fits: u64, now: Timestamp) -> Self {

@@ -5,6 +5,10 @@
 mod it {
     mod basics;
     mod client;
+    mod faulty;
+    mod hostile;
+    mod log;
+    mod money;
     mod raw;
     mod rig;
     mod streams;

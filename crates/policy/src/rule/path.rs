@@ -1,0 +1,179 @@
+//! Path patterns in the style of gitignore.
+
+use std::path::{Component, Path, PathBuf};
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use super::Flaw;
+
+/// A pattern over files: `//abs/**`, `~/home`, `/from-the-working-directory`, `./the-same`, or a bare name or path.
+#[derive(Clone, Debug)]
+pub(crate) struct PathPattern {
+    base: Base,
+    /// The directories that the pattern begins with, before anything that varies.
+    fixed: PathBuf,
+    exact: GlobSet,
+    folded: GlobSet,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Base {
+    Root,
+    Home,
+    /// The working directory, or so many directories above it.
+    WorkingDirectory {
+        up: usize,
+    },
+}
+
+impl PathPattern {
+    pub(super) fn read(text: &str) -> Result<Self, Flaw> {
+        let text = text.trim();
+        if text.starts_with('!') {
+            return Err(Flaw {
+                at: 0,
+                problem: "a negated pattern",
+                hint: "write an allow rule instead of a negated deny rule",
+            });
+        }
+        let (base, rest, anchored) = split_base(text)?;
+        let rest = rest.trim_start_matches('/');
+        let globs = globs(rest, anchored);
+        let build = |fold: bool| {
+            let mut set = GlobSetBuilder::new();
+            for glob in &globs {
+                let glob = GlobBuilder::new(glob)
+                    .literal_separator(true)
+                    .backslash_escape(true)
+                    .case_insensitive(fold)
+                    .build();
+                set.add(glob.map_err(|_| Flaw {
+                    at: text.len() - rest.len(),
+                    problem: "a pattern that cannot be read",
+                    hint: "close every [ and {, or escape it with \\",
+                })?);
+            }
+            set.build().map_err(|_| Flaw {
+                at: 0,
+                problem: "a pattern that is too large",
+                hint: "split it into several rules",
+            })
+        };
+        Ok(Self { base, fixed: fixed(rest, anchored), exact: build(false)?, folded: build(true)? })
+    }
+
+    /// Whether the pattern covers an absolute path. With `fold` the case of letters does not count, which is how the
+    /// file systems of macOS and Windows see it: rules that refuse match so everywhere, rules that allow nowhere.
+    pub(crate) fn covers(&self, path: &Path, cwd: &Path, home: Option<&Path>, fold: bool) -> bool {
+        let Some(base) = self.base(cwd, home) else { return false };
+        let Some(inner) = inside(path, &base, fold) else { return false };
+        (if fold { &self.folded } else { &self.exact }).is_match(inner)
+    }
+
+    fn base(&self, cwd: &Path, home: Option<&Path>) -> Option<PathBuf> {
+        match self.base {
+            Base::Root => Some(PathBuf::from("/")),
+            Base::Home => home.map(Path::to_owned),
+            Base::WorkingDirectory { up } => cwd.ancestors().nth(up).map(Path::to_owned),
+        }
+    }
+
+    /// Whether the pattern could cover something inside this directory.
+    pub(crate) fn could_cover_inside(&self, dir: &Path, cwd: &Path, home: Option<&Path>) -> bool {
+        let Some(base) = self.base(cwd, home) else { return false };
+        let begin = base.join(&self.fixed);
+        inside(&begin, dir, true).is_some() || inside(dir, &begin, true).is_some()
+    }
+}
+
+fn fixed(pattern: &str, anchored: bool) -> PathBuf {
+    if !anchored && !pattern.trim_end_matches('/').contains('/') {
+        return PathBuf::new();
+    }
+    pattern.split('/').take_while(|part| !part.contains(['*', '?', '[', '{', '\\'])).collect()
+}
+
+/// The patterns that one rule stands for: a directory covers what is in it, and what covers a directory's inside covers
+/// the directory; a name without a slash counts at any depth.
+fn globs(pattern: &str, anchored: bool) -> Vec<String> {
+    let stem = pattern.trim_end_matches('/');
+    let stem = stem.strip_suffix("/**").unwrap_or(stem);
+    if stem.is_empty() || stem == "**" {
+        return vec!["**".to_owned(), String::new()];
+    }
+    let mut globs = vec![stem.to_owned(), format!("{stem}/**")];
+    if !anchored && !stem.contains('/') {
+        globs.extend([format!("**/{stem}"), format!("**/{stem}/**")]);
+    }
+    globs
+}
+
+fn split_base(text: &str) -> Result<(Base, &str, bool), Flaw> {
+    if let Some(rest) = text.strip_prefix("//") {
+        return Ok((Base::Root, rest, true));
+    }
+    if let Some(rest) = text.strip_prefix('~') {
+        return match rest.strip_prefix('/') {
+            Some(rest) => Ok((Base::Home, rest, true)),
+            None if rest.is_empty() => Ok((Base::Home, rest, true)),
+            None => Err(Flaw { at: 1, problem: "another user's home", hint: "write it as //home/name/…" }),
+        };
+    }
+    let mut rest = text;
+    let mut up = 0;
+    let mut anchored = false;
+    loop {
+        (rest, up) = match (rest.strip_prefix("./"), rest.strip_prefix("../")) {
+            (Some(rest), _) => (rest, up),
+            (None, Some(rest)) => (rest, up + 1),
+            (None, None) if rest == "." => ("", up),
+            (None, None) if rest == ".." => ("", up + 1),
+            (None, None) => break,
+        };
+        anchored = true;
+    }
+    anchored |= rest.starts_with('/');
+    if rest.split('/').any(|part| part == "..") {
+        return Err(Flaw {
+            at: text.find("..").unwrap_or(0),
+            problem: "a .. in the middle",
+            hint: "write the path that it leads to",
+        });
+    }
+    Ok((Base::WorkingDirectory { up }, rest, anchored))
+}
+
+/// The path below the directory, if it is the directory or in it.
+pub(crate) fn inside(path: &Path, dir: &Path, fold: bool) -> Option<PathBuf> {
+    if !fold {
+        return path.strip_prefix(dir).ok().map(Path::to_owned);
+    }
+    let mut parts = path.components();
+    for part in dir.components() {
+        if !same(part, parts.next()?) {
+            return None;
+        }
+    }
+    Some(parts.as_path().to_owned())
+}
+
+fn same(one: Component<'_>, other: Component<'_>) -> bool {
+    one == other
+        || one.as_os_str().to_string_lossy().to_lowercase()
+            == other.as_os_str().to_string_lossy().to_lowercase()
+}
+
+/// The path without `.` and `..`, taken literally: no file system is asked.
+pub(crate) fn normal(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => (),
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => out.push(part),
+        }
+    }
+    out
+}

@@ -1,0 +1,264 @@
+//! Reads a shell command as far as a permission rule needs it.
+//!
+//! This is a small splitter, not a shell grammar: it finds the simple commands of a script, their words and redirects,
+//! and says so ([`Script::hazard`]) whenever it meets something whose meaning it does not follow: substitutions,
+//! here-documents, subshells, keywords, unbalanced quotes. What has a hazard is never allowed by a rule. It reads
+//! inside substitutions all the same, so that rules that refuse still see the commands there. A full grammar
+//! (`brush-parser`) is to take its place.
+
+mod words;
+
+/// The longest command that is looked at, in characters.
+pub(crate) const MAX_COMMAND_CHARS: usize = 65_536;
+
+/// How deep substitutions are followed.
+const MAX_DEPTH: usize = 12;
+
+/// Commands that run another command, or text, as theirs.
+const WRAPPERS: &[&str] = &[
+    ".",
+    "ash",
+    "bash",
+    "builtin",
+    "busybox",
+    "chroot",
+    "chrt",
+    "command",
+    "coproc",
+    "csh",
+    "dash",
+    "doas",
+    "env",
+    "eval",
+    "exec",
+    "fish",
+    "flock",
+    "ionice",
+    "ksh",
+    "nice",
+    "nohup",
+    "nsenter",
+    "parallel",
+    "pwsh",
+    "rbash",
+    "runuser",
+    "script",
+    "setsid",
+    "sh",
+    "source",
+    "ssh",
+    "stdbuf",
+    "strace",
+    "su",
+    "sudo",
+    "systemd-run",
+    "taskset",
+    "tcsh",
+    "time",
+    "timeout",
+    "toybox",
+    "trap",
+    "unshare",
+    "watch",
+    "xargs",
+    "zsh",
+    "alias",
+    "enable",
+    "hash",
+];
+
+/// Words that begin a construct of the shell's own instead of naming a command.
+const KEYWORDS: &[&str] = &[
+    "!", "[[", "case", "do", "done", "elif", "else", "esac", "fi", "for", "function", "if", "in", "select",
+    "then", "until", "while", "{", "}",
+];
+
+/// What `find` does beyond finding.
+const FIND_ACTIONS: &[&str] =
+    &["-exec", "-execdir", "-ok", "-okdir", "-delete", "-fprint", "-fprint0", "-fprintf", "-fls"];
+
+/// A command line, split.
+#[derive(Debug, Default)]
+pub(crate) struct Script {
+    /// The simple commands, also those inside substitutions.
+    pub(crate) commands: Vec<Simple>,
+    /// The first thing that is not understood.
+    pub(crate) hazard: Option<&'static str>,
+}
+
+/// A simple command: words and redirects.
+#[derive(Debug, Default)]
+pub(crate) struct Simple {
+    pub(crate) words: Vec<Word>,
+    pub(crate) redirects: Vec<Redirect>,
+    /// Whether it has any redirect, also one that is no file: then it is a command even without words.
+    pub(crate) redirected: bool,
+}
+
+/// A word as written, and as the command gets it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Word {
+    pub(crate) raw: String,
+    pub(crate) text: String,
+    /// The shell replaces a part of it: a variable, a substitution, a file name pattern, a brace, a tilde.
+    pub(crate) expands: bool,
+}
+
+/// A redirect from or to a file.
+#[derive(Debug)]
+pub(crate) struct Redirect {
+    pub(crate) target: Word,
+    pub(crate) writes: bool,
+}
+
+impl Script {
+    /// Reads a command. Never fails: what it cannot read is a hazard.
+    pub(crate) fn read(command: &str) -> Self {
+        let mut script = Self::default();
+        let letters: Vec<char> = command.chars().take(MAX_COMMAND_CHARS + 1).collect();
+        if letters.len() > MAX_COMMAND_CHARS {
+            script.hazard = Some("it is too long");
+            return script;
+        }
+        words::read(&letters, &mut 0, None, 0, &mut script);
+        script
+    }
+
+    /// Whether the shell's directory changes on the way, so that relative paths cannot be told.
+    pub(crate) fn changes_directory(&self) -> bool {
+        self.commands.iter().any(|command| matches!(command.name(), Some("cd" | "pushd" | "popd")))
+    }
+
+    pub(crate) fn redirects(&self) -> impl Iterator<Item = &Redirect> {
+        self.commands.iter().flat_map(|command| &command.redirects)
+    }
+
+    fn note(&mut self, hazard: &'static str) {
+        self.hazard.get_or_insert(hazard);
+    }
+}
+
+impl Simple {
+    /// The words without leading assignments.
+    fn arguments(&self) -> &[Word] {
+        let assignments = self.words.iter().take_while(|word| is_assignment(&word.raw)).count();
+        &self.words[assignments..]
+    }
+
+    /// The command's name without its directory.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.arguments().first().map(|word| base_name(&word.text))
+    }
+
+    /// The command as written, one space between words, redirects apart.
+    pub(crate) fn raw(&self) -> String {
+        join(self.words.iter().map(|word| word.raw.as_str()))
+    }
+
+    /// Why it may do other than it says, if so.
+    pub(crate) fn hazard(&self) -> Option<&'static str> {
+        let arguments = self.arguments();
+        let first = arguments.first()?;
+        if first.expands {
+            return Some("the name of a command is computed");
+        }
+        if KEYWORDS.contains(&first.text.as_str()) {
+            return Some("it has a control structure");
+        }
+        let name = base_name(&first.text);
+        if WRAPPERS.contains(&name) {
+            return Some("a command runs another one");
+        }
+        let acts = |word: &Word| FIND_ACTIONS.contains(&word.text.as_str());
+        (name == "find" && arguments.iter().any(acts)).then_some("find runs a command or writes")
+    }
+
+    /// All readings under which a rule that refuses may find the command: as written, unquoted, without assignments,
+    /// without its directory; and what it runs, when it runs another.
+    pub(crate) fn readings(&self) -> Vec<String> {
+        let arguments = self.arguments();
+        let mut readings = vec![self.raw(), join(self.words.iter().map(|word| word.text.as_str()))];
+        readings.extend([plain(arguments), without_directory(arguments)]);
+        let runs_another =
+            self.name().is_some_and(|name| WRAPPERS.contains(&name) || KEYWORDS.contains(&name));
+        if runs_another || self.hazard().is_some() {
+            // Which word begins the inner command depends on the options of each wrapper: take every one.
+            readings.extend((1..arguments.len().min(64)).map(|begin| without_directory(&arguments[begin..])));
+        }
+        readings.dedup();
+        readings
+    }
+
+    /// Arguments of a command that runs others which may be scripts themselves, as in `sh -c "…"` or `eval …`.
+    pub(crate) fn inner_scripts(&self) -> Vec<String> {
+        if self.hazard().is_none() {
+            return Vec::new();
+        }
+        let arguments = self.arguments();
+        let inner =
+            arguments.iter().skip(1).filter(|word| word.text.contains(|letter: char| !is_plain(letter)));
+        inner
+            .map(|word| word.text.clone())
+            .chain([plain(arguments.get(1..).unwrap_or(&[]))])
+            .take(64)
+            .collect()
+    }
+
+    /// What is known of the beginning of the command, when the shell replaces a part of what follows.
+    pub(crate) fn known_beginnings(&self) -> Vec<String> {
+        let arguments = self.arguments();
+        let Some(unknown) = arguments.iter().position(|word| word.expands) else { return Vec::new() };
+        let known = &arguments[..unknown];
+        let mut beginnings = vec![plain(known), without_directory(known)];
+        for beginning in &mut beginnings {
+            if !beginning.is_empty() {
+                beginning.push(' ');
+            }
+        }
+        beginnings
+    }
+
+    /// The arguments that may be files, of a command that is about files.
+    pub(crate) fn file_arguments(&self) -> impl Iterator<Item = &Word> {
+        let about_files = self.name().is_some_and(|name| FILE_COMMANDS.contains(&name));
+        self.arguments().iter().skip(1).filter(move |_| about_files)
+    }
+}
+
+/// Commands whose arguments are files that they read or change.
+const FILE_COMMANDS: &[&str] = &[
+    "awk", "base64", "bat", "cat", "chmod", "chown", "cp", "cut", "dd", "diff", "egrep", "fgrep", "file",
+    "grep", "head", "hexdump", "install", "less", "ln", "more", "mv", "nl", "od", "rg", "rm", "rmdir", "sed",
+    "shred", "sort", "split", "stat", "strings", "tac", "tail", "tar", "tee", "touch", "truncate", "uniq",
+    "wc", "xxd", "zip",
+];
+
+fn is_assignment(raw: &str) -> bool {
+    let Some((name, _)) = raw.split_once('=') else { return false };
+    let name = name.strip_suffix('+').unwrap_or(name);
+    let name = name.split('[').next().unwrap_or(name);
+    name.starts_with(|letter: char| letter.is_ascii_alphabetic() || letter == '_')
+        && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_')
+}
+
+fn is_plain(letter: char) -> bool {
+    letter.is_ascii_alphanumeric()
+        || matches!(letter, '_' | '-' | '/' | '.' | ',' | ':' | '+' | '@' | '%' | '=')
+}
+
+fn base_name(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
+}
+
+fn plain(words: &[Word]) -> String {
+    join(words.iter().map(|word| word.text.as_str()))
+}
+
+fn without_directory(words: &[Word]) -> String {
+    let first = words.first().map(|word| base_name(&word.text));
+    join(first.into_iter().chain(words.iter().skip(1).map(|word| word.text.as_str())))
+}
+
+fn join<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    words.collect::<Vec<_>>().join(" ")
+}

@@ -1,5 +1,6 @@
 //! What a caller asks for: where the launcher finds its files, what a sandbox holds, what runs in it.
 
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,7 +33,7 @@ impl LauncherConfig {
 }
 
 /// What a sandbox is made of.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Spec {
     /// The writable folder that work happens in; also the current directory of an exec that names none.
     pub workspace: Volume,
@@ -65,6 +66,31 @@ impl Spec {
             tenant: None,
             hostname: "sandbox".to_owned(),
         }
+    }
+}
+
+impl fmt::Debug for Spec {
+    /// Shows everything but the values of the environment: they may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Spec")
+            .field("workspace", &self.workspace)
+            .field("home", &self.home)
+            .field("read_only", &self.read_only)
+            .field("env", &Names(&self.env))
+            .field("limits", &self.limits)
+            .field("way_out", &self.way_out)
+            .field("tenant", &self.tenant)
+            .field("hostname", &self.hostname)
+            .finish()
+    }
+}
+
+/// Shows the names of variables without their values.
+pub(crate) struct Names<'a>(pub(crate) &'a [(String, String)]);
+
+impl fmt::Debug for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
     }
 }
 
@@ -109,7 +135,7 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// Processes and threads together.
     pub pids: u64,
-    /// Size of the private `/tmp`, `/dev/shm` and (without a home volume) home together.
+    /// Size of the private `/tmp` with `/dev/shm`, and the same again for the home when that is private too.
     pub tmp_bytes: u64,
     /// Open descriptors of one process.
     pub open_files: u64,
@@ -125,7 +151,6 @@ impl Default for Limits {
 }
 
 /// One program to run inside.
-#[derive(Debug)]
 pub struct Exec {
     /// The program (looked up in `PATH` when it has no slash) and its arguments.
     pub argv: Vec<String>,
@@ -159,6 +184,19 @@ impl Exec {
             stdout: Stdio::Piped,
             stderr: Stdio::Piped,
         }
+    }
+}
+
+impl fmt::Debug for Exec {
+    /// Shows neither arguments nor values of the environment: prompts and secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exec")
+            .field("program", &self.argv.first())
+            .field("arguments", &self.argv.len().saturating_sub(1))
+            .field("env", &Names(&self.env))
+            .field("cwd", &self.cwd)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
     }
 }
 
@@ -210,8 +248,8 @@ pub enum Tier {
     NoCgroup,
 }
 
-impl std::fmt::Display for Tier {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full => "full",
             Self::NoCgroup => "no-cgroup",
@@ -243,4 +281,11 @@ pub struct Missing {
     pub what: String,
     /// The one line that mends it.
     pub mend: String,
+}
+
+/// A hash that is the same in every build (FNV-1a): for names and ids that outlive the process, not against attackers.
+pub(crate) fn stable_hash(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -88,3 +88,19 @@ pub fn changed(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
     }
     changes.into_iter().map(|(path, kind)| Change { path: path.clone(), kind }).collect()
 }
+
+/// Makes a folder for a sandbox to write in; as root it belongs to `owner`.
+pub(crate) fn make(path: &Path, owner: Option<u32>) -> Result<(), Error> {
+    let failed = |error| Error::io(format!("make the folder {}", path.display()))(error);
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    match std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
+        other => other.map_err(failed)?,
+    }
+    match owner {
+        None => Ok(()),
+        Some(owner) => std::os::unix::fs::chown(path, Some(owner), Some(owner)).map_err(failed),
+    }
+}

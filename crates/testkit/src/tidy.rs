@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::sync::OnceLock;
+
+use self::source::Source;
 
 /// Folders that hold nothing of ours.
 const SKIPPED: &[&str] = &["target", "node_modules"];
@@ -17,9 +20,11 @@ const SKIPPED: &[&str] = &["target", "node_modules"];
 const READ: &[&str] = &[".rs", ".md", ".toml", ".sql"];
 
 /// The repository's text files, by their path from its root with `/` between.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Repository {
     files: BTreeMap<String, String>,
+    /// The Rust files taken apart, once for all rules.
+    sources: OnceLock<BTreeMap<String, Source>>,
 }
 
 impl Repository {
@@ -34,7 +39,7 @@ impl Repository {
     #[must_use]
     pub fn of(files: &[(&str, &str)]) -> Self {
         let files = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
-        Self { files }
+        Self { files, sources: OnceLock::new() }
     }
 
     fn read_folder(&mut self, folder: &Path, prefix: &str) -> io::Result<()> {
@@ -61,6 +66,14 @@ impl Repository {
         let end = end.to_owned();
         let files = self.files.iter().map(|(path, text)| (path.as_str(), text.as_str()));
         files.filter(move |(path, _)| path.ends_with(&end))
+    }
+
+    /// Rust files, as (path, text, source).
+    fn sources(&self) -> impl Iterator<Item = (&str, &str, &Source)> {
+        let sources = self.sources.get_or_init(|| {
+            self.ending(".rs").map(|(path, text)| (path.to_owned(), Source::new(text))).collect()
+        });
+        sources.iter().map(|(path, source)| (path.as_str(), self.files[path].as_str(), source))
     }
 
     /// The folders below `crates/` that have a manifest.
@@ -107,6 +120,7 @@ pub const RULES: &[Rule] = &[
     Rule { name: "lints", check: manifest::lints },
     Rule { name: "packages", check: manifest::packages },
     Rule { name: "readme", check: text::readme },
+    Rule { name: "required", check: text::required },
     Rule { name: "changelog", check: text::changelog },
     Rule { name: "whitespace", check: text::whitespace },
     Rule { name: "mod-rs", check: text::mod_rs },

@@ -52,8 +52,7 @@ pub(super) fn forgotten_test(repository: &Repository) -> Vec<Problem> {
 
 pub(super) fn leftovers(repository: &Repository) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (path, text) in repository.ending(".rs") {
-        let source = Source::new(text);
+    for (path, _, source) in repository.sources() {
         for name in ["dbg", "todo", "unimplemented"] {
             for line in source.lines_with(name, "!") {
                 problems.push(problem(
@@ -70,8 +69,8 @@ pub(super) fn leftovers(repository: &Repository) -> Vec<Problem> {
 
 pub(super) fn attributes(repository: &Repository) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (path, text) in repository.ending(".rs") {
-        for (line, attribute) in Source::new(text).attributes() {
+    for (path, text, source) in repository.sources() {
+        for (line, attribute) in source.attributes() {
             let given = |word, then| {
                 let conditional =
                     attribute.trim_start().starts_with("cfg_attr") && has_word(attribute, word, then);
@@ -94,12 +93,10 @@ pub(super) fn attributes(repository: &Repository) -> Vec<Problem> {
 }
 
 pub(super) fn unsafe_outside(repository: &Repository) -> Vec<Problem> {
-    let others = repository.ending(".rs").filter(|(path, _)| !path.starts_with("crates/sandbox/"));
-    let found = others.flat_map(|(path, text)| {
-        let lines: Vec<_> = Source::new(text).lines_with("unsafe", "").collect();
-        lines
-            .into_iter()
-            .map(move |line| problem("unsafe", path, line, "only crates/sandbox has unsafe code"))
+    let others = repository.sources().filter(|(path, ..)| !path.starts_with("crates/sandbox/"));
+    let found = others.flat_map(|(path, _, source)| {
+        let lines = source.lines_with("unsafe", "");
+        lines.map(move |line| problem("unsafe", path, line, "only crates/sandbox has unsafe code"))
     });
     found.collect()
 }
@@ -107,10 +104,15 @@ pub(super) fn unsafe_outside(repository: &Repository) -> Vec<Problem> {
 pub(super) fn sql_outside(repository: &Repository) -> Vec<Problem> {
     let elsewhere = |path: &str| !path.starts_with("crates/store/");
     let mut problems = Vec::new();
-    for (path, text) in repository.ending(".rs").filter(|(path, _)| elsewhere(path)) {
-        for (line, literal) in Source::new(text).strings {
-            if is_sql(&literal) {
-                problems.push(problem("sql", path, line, "only crates/store knows SQL: ask the Store trait"));
+    for (path, _, source) in repository.sources().filter(|(path, ..)| elsewhere(path)) {
+        for (line, literal) in &source.strings {
+            if is_sql(literal) {
+                problems.push(problem(
+                    "sql",
+                    path,
+                    *line,
+                    "only crates/store knows SQL: ask the Store trait",
+                ));
             }
         }
     }
@@ -158,11 +160,10 @@ const IMPURE: &[&str] = &[
 
 pub(super) fn pure(repository: &Repository) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (path, text) in repository.ending(".rs") {
+    for (path, text, source) in repository.sources() {
         if !PURE.iter().any(|pure| path.starts_with(pure)) || is_test(path) {
             continue;
         }
-        let source = Source::new(text);
         let last = lines_beside_tests(text);
         for (line, code) in source.lines().take_while(|(line, _)| *line <= last) {
             for word in IMPURE.iter().filter(|word| has_word(code, word, "")) {

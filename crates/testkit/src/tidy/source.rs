@@ -1,6 +1,7 @@
 //! Rust source taken apart just enough: code without its comments and texts, and the texts.
 
 /// A file's code and texts.
+#[derive(Debug)]
 pub(super) struct Source {
     /// The source with every character of comments, string and character literals blanked; lines stay where they were.
     pub(super) code: String,

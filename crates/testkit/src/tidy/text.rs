@@ -42,10 +42,20 @@ fn includes_readme(root: &str) -> bool {
     })
 }
 
+/// What must be there for `make test` and for people.
+const REQUIRED: &[&str] =
+    &["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Cargo.toml", "clippy.toml", "deny.toml"];
+
+pub(super) fn required(repository: &Repository) -> Vec<Problem> {
+    let missing = REQUIRED.iter().filter(|path| repository.get(path).is_none());
+    missing.map(|path| problem("required", path, 1, "this file is missing")).collect()
+}
+
 pub(super) fn changelog(repository: &Repository) -> Vec<Problem> {
     match repository.get("CHANGELOG.md") {
         Some(text) if text.lines().any(|line| line.starts_with("- ")) => Vec::new(),
-        _ => vec![problem("changelog", "CHANGELOG.md", 1, "what a user notices is told here")],
+        Some(_) => vec![problem("changelog", "CHANGELOG.md", 1, "what a user notices is told here")],
+        None => Vec::new(), // `required` says so
     }
 }
 

@@ -178,17 +178,19 @@ impl Authority<'_> {
         let base = if call.tool == "Bash" { shell_cwd } else { self.cwd };
         let given = wardian_policy::paths_of(call);
         let home = self.home.map(Path::to_owned);
-        let (start, cwd) = (base.to_owned(), base.to_owned());
+        let (cwd, start) = (self.cwd.to_owned(), base.to_owned());
+        let unresolved = (cwd.clone(), start.clone());
         let resolved = tokio::task::spawn_blocking(move || {
             let paths = given
                 .into_iter()
                 .map(|given| PathFact { resolved: resolve(&start.join(&given)), given })
                 .collect::<Vec<_>>();
-            (resolve(&start), paths)
+            (resolve(&cwd), resolve(&start), paths)
         });
         // A path that could not be resolved is none of the facts: the policy then takes the call for not evaluated.
-        let (cwd, paths) = resolved.await.unwrap_or((cwd, Vec::new()));
-        Facts { cwd, home, paths }
+        let (cwd, call_cwd, paths) =
+            resolved.await.unwrap_or_else(|_| (unresolved.0, unresolved.1, Vec::new()));
+        Facts { cwd, call_cwd, home, paths }
     }
 }
 

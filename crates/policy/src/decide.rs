@@ -38,9 +38,11 @@ pub struct Call<'a> {
 /// What the caller found out about a call. The crate does no I/O itself.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
-    /// The session's working directory, absolute and resolved: where the relative paths of rules begin. (Where the
-    /// relative paths of a call begin, in Bash the shell's own directory, is the caller's affair when it resolves them.)
+    /// The session's working directory, absolute and resolved: where the relative paths of rules begin.
     pub cwd: PathBuf,
+    /// Where the relative paths of the call begin: for Bash the shell's own directory, which a `cd` moves, otherwise
+    /// `cwd` again.
+    pub call_cwd: PathBuf,
     /// The user's home, for rules with `~/`.
     pub home: Option<PathBuf>,
     /// One for each path of [`paths_of`].

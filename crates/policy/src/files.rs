@@ -140,6 +140,6 @@ pub(crate) fn resolved<'a>(given: &str, facts: &'a Facts) -> Option<&'a PathBuf>
 pub(crate) fn readings(given: &str, facts: &Facts) -> Vec<PathBuf> {
     let at_home = given.strip_prefix('~').map(|rest| rest.trim_start_matches('/'));
     let at_home = at_home.zip(facts.home.as_ref()).map(|(rest, home)| normal(&home.join(rest)));
-    let literal = normal(&facts.cwd.join(given));
+    let literal = normal(&facts.call_cwd.join(given));
     [Some(literal), at_home, resolved(given, facts).map(|path| normal(path))].into_iter().flatten().collect()
 }

@@ -332,12 +332,15 @@ fn the_caller_resolves_what_can_be_read_off() {
     let call = Call { tool: "Bash", input: &input };
     let with = |resolved: &str| {
         let paths = vec![PathFact { given: "x".into(), resolved: resolved.into() }];
-        said(&decide(&policy, &call, &Facts { cwd: CWD.into(), home: None, paths })).0
+        said(&decide(&policy, &call, &Facts { cwd: CWD.into(), call_cwd: CWD.into(), home: None, paths })).0
     };
     assert_eq!(with("/work/app/x"), "allow");
     assert_eq!(with("/work/app/../../etc/x"), "ask");
     assert_eq!(with("x"), "ask");
-    assert_eq!(said(&decide(&policy, &call, &Facts { cwd: CWD.into(), ..Facts::default() })).0, "ask");
+    assert_eq!(
+        said(&decide(&policy, &call, &Facts { cwd: CWD.into(), call_cwd: CWD.into(), ..Facts::default() })).0,
+        "ask"
+    );
 }
 
 #[test]
@@ -346,5 +349,17 @@ fn a_command_that_is_missing_is_asked_about() {
     for input in [json!({}), json!({"command": 5}), json!(null), json!([]), json!("ls")] {
         let call = Call { tool: "Bash", input: &input };
         assert_eq!(said(&decide(&policy, &call, &Facts::default())).0, "ask", "{input}");
+    }
+}
+
+#[test]
+fn a_shell_that_went_elsewhere_does_not_move_the_rules() {
+    let policy = in_mode(BypassPermissions, policy(&[], &[], &["Edit(./secret/**)"]));
+    let input = json!({"command": "echo x > ../secret/a"});
+    let call = Call { tool: "Bash", input: &input };
+    for resolved in ["/work/app/secret/a", "/elsewhere"] {
+        let paths = vec![PathFact { given: "../secret/a".into(), resolved: resolved.into() }];
+        let facts = Facts { cwd: CWD.into(), call_cwd: "/work/app/sub".into(), home: None, paths };
+        assert_eq!(said(&decide(&policy, &call, &facts)).0, "deny");
     }
 }

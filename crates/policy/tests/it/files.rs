@@ -150,7 +150,7 @@ fn a_path_without_a_fact_is_not_trusted() {
         said(&decide(policy, &Call { tool: "Write", input: &input }, facts)).0
     };
     let editing = in_mode(AcceptEdits, policy(&["Write", "Edit(./**)"], &[], &[]));
-    let none = Facts { cwd: CWD.into(), ..Facts::default() };
+    let none = Facts { cwd: CWD.into(), call_cwd: CWD.into(), ..Facts::default() };
     assert_eq!(call(&none, &editing), "ask");
     let of = |given: &str, resolved: &str| Facts {
         paths: vec![PathFact { given: given.into(), resolved: resolved.into() }],

@@ -122,7 +122,7 @@ fn modes() -> impl Strategy<Value = PermissionMode> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn deciding_never_panics_and_a_denial_is_never_overridden(
@@ -134,7 +134,7 @@ proptest! {
         let facts = if honest { facts(&call) } else {
             let given = paths_of(&call);
             let paths = given.into_iter().zip(resolved).map(|(given, resolved)| PathFact { given, resolved: resolved.into() });
-            Facts { cwd: CWD.into(), home: None, paths: paths.collect() }
+            Facts { cwd: CWD.into(), call_cwd: CWD.into(), home: None, paths: paths.collect() }
         };
         let only_deny = Policy { deny, roots: vec![CWD.into()], ..Policy::default() };
         let all = Policy { ask, allow, mode, ..only_deny.clone() };

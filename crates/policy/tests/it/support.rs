@@ -45,7 +45,12 @@ pub fn facts(call: &Call<'_>) -> Facts {
         }
         PathFact { given: given.clone(), resolved }
     };
-    Facts { cwd: CWD.into(), home: Some("/home/user".into()), paths: paths.iter().map(resolve).collect() }
+    Facts {
+        cwd: CWD.into(),
+        call_cwd: CWD.into(),
+        home: Some("/home/user".into()),
+        paths: paths.iter().map(resolve).collect(),
+    }
 }
 
 pub fn decided(policy: &Policy, tool: &str, input: Value) -> Decision {

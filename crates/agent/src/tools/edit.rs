@@ -50,7 +50,7 @@ impl Tool for Edit {
 
     fn call<'a>(&'a self, input: Value, context: &'a ToolContext) -> BoxFuture<'a, ToolOutput> {
         Box::pin(async move {
-            match parse_input("Edit", &self.input_schema(), &[], input) {
+            match parse_input("Edit", &self.input_schema(), input) {
                 Ok(input) => work::blocking(context, move |context, stop| edit(&input, context, stop)).await,
                 Err(failure) => failure.into(),
             }

@@ -53,7 +53,7 @@ impl Tool for Glob {
 
     fn call<'a>(&'a self, input: Value, context: &'a ToolContext) -> BoxFuture<'a, ToolOutput> {
         Box::pin(async move {
-            match parse_input("Glob", &self.input_schema(), &[], input) {
+            match parse_input("Glob", &self.input_schema(), input) {
                 Ok(input) => work::blocking(context, move |context, stop| glob(&input, context, stop)).await,
                 Err(failure) => failure.into(),
             }

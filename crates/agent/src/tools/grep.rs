@@ -1,5 +1,7 @@
 //! Grep, with ripgrep's own libraries.
 
+use std::time::SystemTime;
+
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,7 +19,7 @@ mod page;
 mod search;
 
 /// The most entries that are skipped and given together, whatever is asked for.
-const MAX_ENTRIES: usize = 100_000;
+const MAX_ENTRIES: usize = 50_000;
 
 /// The tool `Grep`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,7 +70,7 @@ impl Tool for Grep {
 
     fn call<'a>(&'a self, input: Value, context: &'a ToolContext) -> BoxFuture<'a, ToolOutput> {
         Box::pin(async move {
-            match parse_input("Grep", &self.input_schema(), &[], input) {
+            match parse_input("Grep", &self.input_schema(), input) {
                 Ok(input) => work::blocking(context, move |context, stop| grep(&input, context, stop)).await,
                 Err(failure) => failure.into(),
             }
@@ -144,35 +146,46 @@ fn grep(input: &Input, context: &ToolContext, stop: &CancellationToken) -> ToolO
 
 fn content(input: &Input, search: &mut Search, context: &ToolContext, watch: &Watch<'_>) -> ToolOutput {
     let mut page = input.page(context);
-    let (mut files, mut matches) = (Vec::new(), 0);
+    let (mut files, mut matches) = (0, 0);
     let ended = search.each_file(watch, |search, path| {
-        let name = shown_path(path, &context.cwd);
-        let found = search.lines(path, &name, watch, &mut page)?;
-        if found > 0 {
-            matches += found;
-            files.push(name);
-        }
+        let found = search.lines(path, &shown_path(path, &context.cwd), watch, &mut page)?;
+        matches += found;
+        files += usize::from(found > 0);
         Ok(())
     });
-    let numbers = json!({"numLines": page.given(), "totalLines": page.total(), "numMatches": matches});
-    told(input, page, files, numbers, &ended, context)
+    let structured = json!({
+        "mode": "content",
+        "numFiles": files,
+        "filenames": [],
+        "totalFiles": files,
+        "content": page.lines().join("\n"),
+        "numLines": page.given(),
+        "totalLines": page.total(),
+        "numMatches": matches,
+    });
+    told(input, &page, structured, &ended)
 }
 
 fn count(input: &Input, search: &mut Search, context: &ToolContext, watch: &Watch<'_>) -> ToolOutput {
     let mut page = input.page(context);
-    let (mut files, mut matches) = (Vec::new(), 0);
+    let mut matches = 0;
     let ended = search.each_file(watch, |search, path| {
         let found = search.count(path, watch)?;
         if found > 0 {
-            let name = shown_path(path, &context.cwd);
-            page.push(&format!("{name}:{found}"));
+            page.push(&format!("{}:{found}", shown_path(path, &context.cwd)));
             matches += found;
-            files.push(name);
         }
         Ok(())
     });
-    let numbers = json!({"numMatches": matches});
-    told(input, page, files, numbers, &ended, context)
+    let structured = json!({
+        "mode": "count",
+        "numFiles": page.total(),
+        "filenames": [],
+        "totalFiles": page.total(),
+        "content": page.lines().join("\n"),
+        "numMatches": matches,
+    });
+    told(input, &page, structured, &ended)
 }
 
 fn files(input: &Input, search: &mut Search, context: &ToolContext, watch: &Watch<'_>) -> ToolOutput {
@@ -180,16 +193,21 @@ fn files(input: &Input, search: &mut Search, context: &ToolContext, watch: &Watc
     let ended = search.each_file(watch, |search, path| {
         if search.is_in(path, watch)? {
             let modified = std::fs::symlink_metadata(path).and_then(|found| found.modified());
-            newest.push(modified.unwrap_or(std::time::SystemTime::UNIX_EPOCH), path.to_owned());
+            newest.push(modified.unwrap_or(SystemTime::UNIX_EPOCH), path.to_owned());
         }
         Ok(())
     });
     let total = newest.total();
     let mut page = input.page(context);
     newest.into_files().iter().for_each(|path| page.push(&shown_path(path, &context.cwd)));
-    let files = page.lines().to_vec();
     page.set_total(total);
-    told(input, page, files, json!({}), &ended, context)
+    let structured = json!({
+        "mode": "files_with_matches",
+        "numFiles": page.given(),
+        "filenames": page.lines(),
+        "totalFiles": total,
+    });
+    told(input, &page, structured, &ended)
 }
 
 /// How a search ended.
@@ -202,48 +220,19 @@ struct Ended {
     first_failure: Option<String>,
 }
 
-fn told(
-    input: &Input,
-    page: Page,
-    mut files: Vec<String>,
-    numbers: Value,
-    ended: &Ended,
-    context: &ToolContext,
-) -> ToolOutput {
-    let content = page.lines().join("\n");
-    let total_files = if input.output_mode == Mode::FilesWithMatches { page.total() } else { files.len() };
-    if input.output_mode != Mode::FilesWithMatches {
-        // The lines name them.
-        files.clear();
-    }
-    let mut structured = json!({
-        "mode": match input.output_mode {
-            Mode::Content => "content",
-            Mode::FilesWithMatches => "files_with_matches",
-            Mode::Count => "count",
-        },
-        "numFiles": if files.is_empty() { total_files } else { files.len() },
-        "filenames": files,
-        "totalFiles": total_files,
-    });
-    if input.output_mode != Mode::FilesWithMatches {
-        structured["content"] = json!(content);
-    }
-    for (name, value) in numbers.as_object().into_iter().flatten() {
-        structured[name] = value.clone();
-    }
-    let mut text = if page.lines().is_empty() { "[nothing found]".to_owned() } else { content };
+fn told(input: &Input, page: &Page, mut structured: Value, ended: &Ended) -> ToolOutput {
+    let mut text = if page.given() == 0 { "[nothing found]".to_owned() } else { page.lines().join("\n") };
     if input.offset > 0 {
         structured["appliedOffset"] = json!(input.skip());
     }
     if let Some(next) = page.next() {
-        structured["appliedLimit"] = json!(page.given().max(1).min(input.head(context)));
+        structured["appliedLimit"] = json!(page.given());
         text.push_str(&format!(
             "\n\n[{} of {} given; to go on, set offset to {next}, or narrow the search]",
             page.given(),
             page.total()
         ));
-    } else if page.lines().is_empty() && page.total() > 0 {
+    } else if page.given() == 0 && page.total() > 0 {
         text.push_str(&format!("\n\n[there are only {} before offset {}]", page.total(), input.skip()));
     }
     if ended.timed_out {

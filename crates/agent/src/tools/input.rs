@@ -4,118 +4,51 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::Failure;
+use crate::schema;
 
 /// Parses a tool's input. All that is wrong with it is said at once, so that the model mends it in one go.
 ///
-/// A number or boolean that came as a string is taken as what it says, which models do now and then. `unlisted` names
-/// booleans that are understood but not offered.
-pub fn parse_input<T: DeserializeOwned>(
-    tool: &str,
-    schema: &Value,
-    unlisted: &[&str],
-    input: Value,
-) -> Result<T, Failure> {
-    let Value::Object(mut input) = input else {
-        return Err(invalid(tool, &["The input must be an object".to_owned()]));
-    };
-    let issues = check(schema, unlisted, &mut input);
-    if !issues.is_empty() {
-        return Err(invalid(tool, &issues));
+/// A number or boolean that came as a string is taken as what it says, and null as left out: models do both now and
+/// then.
+pub fn parse_input<T: DeserializeOwned>(tool: &str, schema: &Value, input: Value) -> Result<T, Failure> {
+    let mut input = input;
+    if let Value::Object(fields) = &mut input {
+        fields.retain(|_, value| !value.is_null());
+        coerce(schema, fields);
     }
-    serde_json::from_value(Value::Object(input)).map_err(|error| invalid(tool, &[error.to_string()]))
+    let problems = schema::problems(schema, &input);
+    if !problems.is_empty() {
+        return Err(invalid(tool, &problems));
+    }
+    serde_json::from_value(input).map_err(|error| invalid(tool, &[error.to_string()]))
 }
 
-/// Returns the failure of an input that does not fit.
-fn invalid(tool: &str, issues: &[String]) -> Failure {
-    Failure::new(format!(
+fn invalid(tool: &str, problems: &[String]) -> Failure {
+    Failure(format!(
         "<tool_use_error>InputValidationError: {tool} failed due to the following issues:\n{}</tool_use_error>",
-        issues.join("\n")
+        problems.join("\n")
     ))
 }
 
-fn check(schema: &Value, unlisted: &[&str], input: &mut Map<String, Value>) -> Vec<String> {
-    let mut issues = Vec::new();
-    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        if input.get(name).is_none_or(Value::is_null) {
-            issues.push(format!("The required parameter `{name}` is missing"));
+fn coerce(schema: &Value, fields: &mut Map<String, Value>) {
+    for (name, value) in fields {
+        let said = match (schema["properties"][name.as_str()]["type"].as_str(), &*value) {
+            (Some("integer"), Value::String(text)) => text.trim().parse::<i64>().ok().map(Value::from),
+            (Some("integer"), Value::Number(number)) => whole(number.as_f64()),
+            (Some("boolean"), Value::String(text)) => text.trim().parse::<bool>().ok().map(Value::from),
+            _ => None,
+        };
+        if let Some(said) = said {
+            *value = said;
         }
     }
-    // What is optional may be null.
-    input.retain(|_, value| !value.is_null());
-    for (name, value) in input.iter_mut() {
-        let boolean = serde_json::json!({"type": "boolean"});
-        match schema["properties"].get(name) {
-            Some(property) => issues.extend(check_value(name, property, value)),
-            None if unlisted.contains(&name.as_str()) => issues.extend(check_value(name, &boolean, value)),
-            None => issues.push(format!("An unexpected parameter `{}` was provided", shown(name))),
-        }
-    }
-    issues
 }
 
-fn check_value(name: &str, property: &Value, value: &mut Value) -> Option<String> {
-    let expected = property["type"].as_str().unwrap_or("string");
-    coerce(expected, value);
-    let fits = match expected {
-        "string" => value.is_string(),
-        "boolean" => value.is_boolean(),
-        "integer" => value.is_u64() || value.is_i64(),
-        _ => true,
-    };
-    if !fits {
-        return Some(format!(
-            "The parameter `{name}` must be of type `{expected}` but `{}` was provided",
-            kind(value)
-        ));
-    }
-    if let Some(minimum) = property["minimum"].as_i64()
-        && value.as_i64().is_some_and(|given| given < minimum)
-    {
-        return Some(format!("The parameter `{name}` must be at least {minimum}"));
-    }
-    let allowed = property["enum"].as_array()?;
-    if allowed.contains(value) {
-        return None;
-    }
-    let names: Vec<_> = allowed.iter().filter_map(Value::as_str).collect();
-    Some(format!("The parameter `{name}` must be one of: {}", names.join(", ")))
-}
-
-fn coerce(expected: &str, value: &mut Value) {
-    if expected == "integer"
-        && let Some(number) = value.as_f64()
-        && number.fract() == 0.0
-        && number.abs() < 9e15
-        && !value.is_i64()
-        && !value.is_u64()
-    {
-        *value = Value::from(number as i64);
-    }
-    let Some(text) = value.as_str() else { return };
-    let parsed = match expected {
-        "integer" => text.trim().parse::<i64>().ok().map(Value::from),
-        "boolean" => text.trim().parse::<bool>().ok().map(Value::from),
-        _ => None,
-    };
-    if let Some(parsed) = parsed {
-        *value = parsed;
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
-/// Cuts what a model made up, so that an error stays short.
-fn shown(name: &str) -> String {
-    name.chars().take(64).collect()
+/// `5.0` is an integer to a schema, but not to serde.
+fn whole(number: Option<f64>) -> Option<Value> {
+    // Up to here every integer has a float of its own.
+    let number = number.filter(|number| number.fract() == 0.0 && number.abs() < 9e15)?;
+    Some(Value::from(number as i64))
 }
 
 #[cfg(test)]
@@ -133,8 +66,6 @@ mod tests {
         mode: Option<String>,
         #[serde(default)]
         all: bool,
-        #[serde(default)]
-        hidden: bool,
     }
 
     fn parse(input: Value) -> Result<Input, String> {
@@ -147,41 +78,39 @@ mod tests {
                 "all": {"type": "boolean"},
             },
             "required": ["path"],
+            "additionalProperties": false,
         });
-        parse_input("Read", &schema, &["hidden"], input).map_err(|failure| failure.0)
+        parse_input("Read", &schema, input).map_err(|failure| failure.0)
     }
 
     #[test]
-    fn all_issues_are_named_at_once() {
+    fn all_that_is_wrong_is_said_at_once() {
         let error = parse(json!({"limit": 0, "mode": "c", "all": 3, "wat": 1})).unwrap_err();
         assert_eq!(
             error,
             "<tool_use_error>InputValidationError: Read failed due to the following issues:\n\
-             The required parameter `path` is missing\n\
-             The parameter `limit` must be at least 1\n\
-             The parameter `mode` must be one of: a, b\n\
-             The parameter `all` must be of type `boolean` but `number` was provided\n\
-             An unexpected parameter `wat` was provided</tool_use_error>"
+             `path` is missing\n\
+             `limit` must be at least 1\n\
+             `mode` must be one of \"a\", \"b\"\n\
+             `all` must be of type boolean, and is a number\n\
+             `wat` is not known</tool_use_error>"
         );
     }
 
     #[test]
     fn wrong_shapes_are_refused() {
         for (input, says) in [
-            (json!([]), "The input must be an object"),
-            (json!("x"), "The input must be an object"),
-            (json!(null), "The input must be an object"),
-            (json!({"path": null}), "The required parameter `path` is missing"),
-            (json!({"path": 3}), "The parameter `path` must be of type `string` but `number` was provided"),
-            (json!({"path": {}}), "The parameter `path` must be of type `string` but `object` was provided"),
-            (json!({"path": "x", "limit": 1.5}), "The parameter `limit` must be of type `integer`"),
-            (json!({"path": "x", "limit": "many"}), "The parameter `limit` must be of type `integer`"),
-            (json!({"path": "x", "limit": -1}), "The parameter `limit` must be at least 1"),
-            (
-                json!({"path": "x", "limit": []}),
-                "The parameter `limit` must be of type `integer` but `array`",
-            ),
-            (json!({"path": "x", "hidden": "no"}), "The parameter `hidden` must be of type `boolean`"),
+            (json!([]), "`input` must be of type object"),
+            (json!("x"), "`input` must be of type object"),
+            (json!(null), "`input` must be of type object"),
+            (json!({"path": null}), "`path` is missing"),
+            (json!({"path": 3}), "`path` must be of type string"),
+            (json!({"path": {}}), "`path` must be of type string"),
+            (json!({"path": "x", "limit": 1.5}), "`limit` must be of type integer"),
+            (json!({"path": "x", "limit": "many"}), "`limit` must be of type integer"),
+            (json!({"path": "x", "limit": "-1"}), "`limit` must be at least 1"),
+            (json!({"path": "x", "limit": 1e300}), "invalid type"),
+            (json!({"path": "x", "all": "yes"}), "`all` must be of type boolean"),
         ] {
             let error = parse(input.clone()).unwrap_err();
             assert!(error.contains(says), "{input}: {error}");
@@ -190,12 +119,10 @@ mod tests {
 
     #[test]
     fn numbers_and_booleans_may_come_as_strings() {
-        let input =
-            parse(json!({"path": "x", "limit": "5", "all": "true", "mode": null, "hidden": true})).unwrap();
-        assert_eq!(
-            input,
-            Input { path: "x".to_owned(), limit: Some(5), mode: None, all: true, hidden: true }
-        );
+        let input = parse(json!({"path": "5", "limit": " 5", "all": "true", "mode": null})).unwrap();
+        assert_eq!(input, Input { path: "5".to_owned(), limit: Some(5), mode: None, all: true });
         assert_eq!(parse(json!({"path": "5", "limit": 7.0})).unwrap().limit, Some(7));
+        let huge = parse(json!({"path": "5", "limit": u64::MAX})).unwrap();
+        assert_eq!(huge.limit, Some(u64::MAX));
     }
 }

@@ -73,7 +73,7 @@ impl Tool for Read {
 
     fn call<'a>(&'a self, input: Value, context: &'a ToolContext) -> BoxFuture<'a, ToolOutput> {
         Box::pin(async move {
-            match parse_input("Read", &self.input_schema(), &[], input) {
+            match parse_input("Read", &self.input_schema(), input) {
                 Ok(input) => work::blocking(context, move |context, stop| read(&input, context, stop)).await,
                 Err(failure) => failure.into(),
             }

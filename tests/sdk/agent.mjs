@@ -227,6 +227,61 @@ scenario("a PreToolUse hook denies", async (use) => {
   assert.equal(existsSync(join(given.place.path, "made")), false);
 });
 
+scenario("the file tools and their structured results", async (use) => {
+  const given = await session(use, [], { permissionMode: "acceptEdits" });
+  const path = join(given.place.path, "src.py");
+  const replies = [
+    { tool_use: [call("Write", { file_path: path, content: "one = 1\ntwo = 2\n" })] },
+    { tool_use: [call("Edit", { file_path: path, old_string: "two = 2", new_string: "two = 3" })] },
+    { tool_use: [call("Glob", { pattern: "**/*.py" })] },
+    { tool_use: [call("Grep", { pattern: "two", output_mode: "content", "-n": true })] },
+    { tool_use: [call("Read", { file_path: join(given.place.path, "missing.txt") })] },
+    { tool_use: [call("Nonsense", {})] },
+    { tool_use: [call("Read", {})] },
+    { text: "Done." },
+  ];
+  const server = use(await model({ replies }));
+  given.options.env.ANTHROPIC_BASE_URL = server.url;
+  const { messages, result } = await turn({ options: given.options, server }, "go");
+  assert.equal(readFileSync(path, "utf8"), "one = 1\ntwo = 3\n");
+  const [write, edit, glob, grep, ...failed] = messages
+    .filter((message) => message.type === "user")
+    .map((message) => message.tool_use_result);
+  assert.equal(write.type, "create");
+  assert.equal(write.filePath, path);
+  assert.equal(edit.oldString, "two = 2");
+  assert.equal(edit.originalFile, "one = 1\ntwo = 2\n");
+  assert.ok(edit.structuredPatch.length > 0);
+  assert.equal(glob.numFiles, 1);
+  assert.match(glob.filenames[0], /src\.py$/);
+  assert.equal(grep.mode, "content");
+  assert.match(grep.content, /2:two = 3/);
+  assert.equal(failed.length, 3);
+  for (const said of failed) assert.equal(typeof said, "string");
+  assert.equal(result.num_turns, 8);
+  assert.equal(result.is_error, false);
+  const told = blocks(messages, "user").slice(4);
+  assert.ok(told.every((block) => block.is_error === true), JSON.stringify(told));
+});
+
+scenario("PreToolUse hooks change the input, and ask the host", async (use) => {
+  const replies = [{ tool_use: [bash("touch first")] }, { tool_use: [bash("touch third")] }, { text: "Done." }];
+  const output = { hookEventName: "PreToolUse" };
+  const hook = async (input) =>
+    input.tool_input.command === "touch first"
+      ? { hookSpecificOutput: { ...output, permissionDecision: "allow", updatedInput: { command: "touch second" } } }
+      : { hookSpecificOutput: { ...output, permissionDecision: "ask", permissionDecisionReason: "look twice" } };
+  const asked = [];
+  const given = await session(use, replies, {
+    hooks: { PreToolUse: [{ hooks: [hook] }] },
+    canUseTool: async (_tool, input) => (asked.push(input.command), { behavior: "deny", message: "No." }),
+  });
+  await turn(given, "go");
+  const there = ["first", "second", "third"].map((file) => existsSync(join(given.place.path, file)));
+  assert.deepEqual(there, [false, true, false]);
+  assert.deepEqual(asked, ["touch third"]);
+});
+
 scenario("maxTurns", async (use) => {
   const replies = [{ tool_use: [bash("echo x >> runs")], repeat: true }];
   const given = await session(use, replies, { allowedTools: ["Bash", "Edit"], maxTurns: 2 });

@@ -11,9 +11,9 @@ use fields::Fields;
 pub(crate) use reply::{Answer, Cut, CutAt, Failure, Match, Reply};
 
 /// The longest script, in bytes: far above what people write, far below what hurts.
-pub const MAX_SCRIPT_BYTES: usize = 16 * 1024 * 1024;
+pub(crate) const MAX_SCRIPT_BYTES: usize = 16 * 1024 * 1024;
 /// The most replies in a script.
-pub const MAX_REPLIES: usize = 100_000;
+const MAX_REPLIES: usize = 100_000;
 /// The longest delay, one that outlasts every client's own deadline.
 pub(crate) const MAX_DELAY: Duration = Duration::from_mins(60);
 
@@ -27,7 +27,7 @@ pub struct Script {
 /// Why a text is not a script.
 #[derive(Debug, thiserror::Error)]
 pub enum ScriptError {
-    /// Over [`MAX_SCRIPT_BYTES`].
+    /// Over 16 MiB.
     #[error("read the script: it is over {MAX_SCRIPT_BYTES} bytes")]
     TooLarge,
     /// Not JSON at all.

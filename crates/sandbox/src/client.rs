@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::net::{SendFlags, SocketFlags};
@@ -40,7 +40,7 @@ pub struct Launcher {
 #[derive(Debug)]
 struct Inner {
     socket: OwnedFd,
-    child: Option<Child>,
+    child: Mutex<Option<Child>>,
     config: LauncherConfig,
     capabilities: Capabilities,
     tenants: tenants::Tenants,
@@ -66,7 +66,7 @@ impl Launcher {
         // From here on, dropping ends the child.
         let mut inner = Inner {
             socket,
-            child: Some(child),
+            child: Mutex::new(Some(child)),
             tenants: tenants::Tenants::new(&config.state_dir),
             config,
             capabilities: Capabilities {
@@ -157,6 +157,16 @@ impl Launcher {
         crate::volume::make(path, self.tenant_uid(tenant)?)
     }
 
+    /// Ends all sandboxes and the launcher, and waits until nothing is left of them. Handles that are still there then
+    /// fail with [`Error::LauncherGone`].
+    pub async fn shut_down(self) {
+        let _ = rustix::net::shutdown(&self.inner.socket, rustix::net::Shutdown::Both);
+        let child = self.inner.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(mut child) = child {
+            let _ = tokio::task::spawn_blocking(move || child.wait()).await;
+        }
+    }
+
     /// Returns where this launcher's programs and state are.
     pub fn config(&self) -> &LauncherConfig {
         &self.inner.config
@@ -244,7 +254,9 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // The socket closes after this; the launcher then ends everything and itself. Somebody must take leave of it,
         // and a drop must not wait.
-        if let Some(mut child) = self.child.take() {
+        if let Some(mut child) =
+            self.child.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+        {
             let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
             let _ = std::thread::Builder::new()
                 .name("wardian-launcher-end".to_owned())

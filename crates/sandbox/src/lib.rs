@@ -15,6 +15,8 @@ mod launcher;
 #[cfg(target_os = "linux")]
 mod namespace;
 #[cfg(target_os = "linux")]
+mod probe;
+#[cfg(target_os = "linux")]
 mod seccomp;
 #[cfg(target_os = "linux")]
 mod sys;
@@ -35,6 +37,7 @@ pub fn guest_main(role: Option<&std::ffi::OsStr>) -> std::process::ExitCode {
     let result = match role.and_then(std::ffi::OsStr::to_str) {
         Some("launcher") => launcher::main(),
         Some("guest") => guest::main(),
+        Some("probe") => probe::main(),
         _ => Err(std::io::Error::other("wardian starts this program itself, as `launcher` or as `guest`")),
     };
     match result {

@@ -273,3 +273,39 @@ pub(crate) fn drop_capabilities() -> io::Result<()> {
     rustix::thread::set_capabilities(None, sets)?;
     Ok(())
 }
+
+/// Makes the system calls that the filter refuses, and says what came of each. Harmless where they succeed, except to
+/// this process: for a probe inside a sandbox.
+pub(crate) fn forbidden_calls() -> Vec<(&'static str, io::Result<()>)> {
+    let done = |result: c_long| check(result).map(drop);
+    let null = ptr::null::<c_char>();
+    // SAFETY: none of these passes memory that the kernel would write to; pointers are null or static C strings, and
+    // what would change if a call succeeded is only this process's own.
+    unsafe {
+        vec![
+            (
+                "mount",
+                done(libc::syscall(
+                    libc::SYS_mount,
+                    c"none".as_ptr(),
+                    c"/tmp".as_ptr(),
+                    c"tmpfs".as_ptr(),
+                    0,
+                    null,
+                )),
+            ),
+            ("unmount", done(libc::syscall(libc::SYS_umount2, c"/proc".as_ptr(), libc::MNT_DETACH))),
+            ("new user namespace", done(libc::syscall(libc::SYS_unshare, libc::CLONE_NEWUSER))),
+            ("trace", done(libc::syscall(libc::SYS_ptrace, libc::PTRACE_TRACEME, 0, 0, 0))),
+            ("io_uring", done(libc::syscall(libc::SYS_io_uring_setup, 1, null))),
+            ("clone3", done(libc::syscall(libc::SYS_clone3, null, 0))),
+            ("bpf", done(libc::syscall(libc::SYS_bpf, 0, null, 0))),
+            ("kernel keys", done(libc::syscall(libc::SYS_keyctl, 0, -3, 0))),
+            ("perf events", done(libc::syscall(libc::SYS_perf_event_open, null, 0, -1, -1, 0))),
+            ("user faults", done(libc::syscall(libc::SYS_userfaultfd, 0))),
+            ("change root", done(libc::syscall(libc::SYS_chroot, c"/tmp".as_ptr()))),
+            ("raw packets", done(libc::syscall(libc::SYS_socket, libc::AF_PACKET, libc::SOCK_RAW, 0))),
+            ("type into a terminal", done(libc::syscall(libc::SYS_ioctl, 0, libc::TIOCSTI, c"x".as_ptr()))),
+        ]
+    }
+}

@@ -21,3 +21,15 @@ async fn python_runs() {
             .await;
     assert_eq!(output.stdout, "1000 True ['HOME', 'LC_CTYPE', 'PATH'] /workspace\n", "{output:?}");
 }
+
+#[tokio::test]
+async fn the_doctor_finds_nothing_wrong_here_but_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = wardian_sandbox::LauncherConfig::new(libexec_dir(), folder.path().join("state"));
+    let checks = wardian_sandbox::doctor::check(&config).await;
+    let wrong: Vec<_> =
+        checks.iter().filter(|check| !check.ok && !check.detail.contains("wardian-agent")).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(checks.iter().filter(|check| check.name.starts_with("held: ")).count() > 20, "{checks:#?}");
+    assert!(!folder.path().join("state").exists(), "it leaves nothing behind");
+}

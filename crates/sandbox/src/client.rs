@@ -115,8 +115,13 @@ impl Launcher {
         match greeting {
             Ok(Some(Greeting::Hello { version })) => version.check("the guest")?,
             Ok(Some(Greeting::Failed(failure))) => {
-                // Only what this call made is ever destroyed: another sandbox may have the name.
-                sandbox.made = !matches!(failure, wire::Failure::Exists { .. });
+                // Only what this call made is ever destroyed: another sandbox may have the name. And it is waited for,
+                // so that the name is free when the error is seen.
+                if matches!(failure, wire::Failure::Exists { .. }) {
+                    sandbox.made = false;
+                } else {
+                    sandbox.destroy().await?;
+                }
                 return Err(failure.into_error());
             }
             Ok(None) => return Err(Error::SandboxGone),

@@ -135,7 +135,8 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// Processes and threads together.
     pub pids: u64,
-    /// Size of the private `/tmp` with `/dev/shm`, and the same again for the home when that is private too.
+    /// Size of the private `/tmp` with `/dev/shm`, at most half of the memory; and the same again for the home when that
+    /// is private too, at most a quarter.
     pub tmp_bytes: u64,
     /// Open descriptors of one process.
     pub open_files: u64,

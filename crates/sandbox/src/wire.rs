@@ -274,8 +274,8 @@ pub(crate) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Opti
     let message = loop {
         match recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC) {
             Ok(message) => break message,
-            Err(rustix::io::Errno::INTR) => (),
-            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            // As below: reported once, and the rest comes after.
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => (),
             Err(error) => return Err(error.into()),
         }
     };
@@ -323,8 +323,8 @@ pub(crate) fn receive_untrusted<T: DeserializeOwned>(socket: impl AsFd) -> io::R
     let received = loop {
         match rustix::net::recv(&socket, &mut bytes[..], RecvFlags::TRUNC) {
             Ok((_, length)) => break length,
-            Err(rustix::io::Errno::INTR) => (),
-            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            // The kernel reports once that the peer closed without reading all of ours; what it said comes after.
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => (),
             Err(error) => return Err(error.into()),
         }
     };

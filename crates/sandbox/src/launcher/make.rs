@@ -121,7 +121,9 @@ impl Launcher {
         }
         let mut points = Points::new();
         let mut mounts = Vec::with_capacity(wanted.len() + 3);
-        let tmp = tmp(&create.limits, "1777", owner)?;
+        // Files there are memory: /tmp and home together never fill it, or the kernel would kill for want of it.
+        let size = create.limits.tmp_bytes.min(create.limits.memory_bytes / 2);
+        let tmp = tmp(size, "1777", owner)?;
         for (index, mount) in wanted.iter().enumerate() {
             let (tree, kind) = self.open_one(mount, owner)?;
             if !wanted[..index].iter().any(|outer| mount.inside.starts_with(&outer.inside)) {
@@ -150,7 +152,7 @@ impl Launcher {
         mut points: Points,
         mut mounts: Vec<Mount>,
     ) -> Result<Vec<Mount>, Failure> {
-        let home = tmp(&create.limits, "0700", owner)?;
+        let home = tmp(create.limits.tmp_bytes.min(create.limits.memory_bytes / 4), "0700", owner)?;
         for mount in &wanted {
             if let Ok(below) = mount.inside.strip_prefix(HOME)
                 && let Some(kind) = points.remove(&mount.inside)
@@ -325,8 +327,8 @@ fn cannot_open(wanted: &Wanted, error: io::Error) -> Failure {
     Failure::invalid(wanted.field, format!("{}: {error}", wanted.host.display()))
 }
 
-fn tmp(limits: &crate::spec::Limits, mode: &str, owner: u32) -> Result<OwnedFd, Failure> {
-    view::tmpfs(&limits.tmp_bytes.to_string(), mode, Some(owner))
+fn tmp(size: u64, mode: &str, owner: u32) -> Result<OwnedFd, Failure> {
+    view::tmpfs(&size.to_string(), mode, Some(owner))
         .map_err(|error| Failure::isolation("private /tmp", error, crate::doctor::mend_mounts()))
 }
 

@@ -74,6 +74,19 @@ pub async fn finish(mut process: Process) -> Output {
     }
 }
 
+/// Reads one line of a program's output.
+pub async fn line(process: &mut Process) -> String {
+    let mut line = Vec::new();
+    let stdout = process.stdout.as_mut().unwrap();
+    while !line.ends_with(b"\n") {
+        match tokio::time::timeout(PATIENCE, stdout.read_u8()).await.expect("the program says something") {
+            Ok(byte) => line.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(line).unwrap()
+}
+
 pub async fn run(sandbox: &Sandbox, argv: &[&str]) -> Output {
     finish(sandbox.exec(Exec::new(argv.iter().copied())).await.unwrap()).await
 }
@@ -84,4 +97,24 @@ pub async fn sh(sandbox: &Sandbox, script: &str) -> Output {
 
 pub async fn python(sandbox: &Sandbox, script: &str) -> Output {
     run(sandbox, &["python3", "-c", script]).await
+}
+
+/// Asks again until it is so.
+pub async fn eventually(mut condition: impl AsyncFnMut() -> bool) {
+    let asking = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.expect("it becomes so in time");
+}
+
+/// Runs all at the same time.
+pub async fn join_all(futures: impl IntoIterator<Item = impl Future<Output = ()>>) {
+    let mut futures: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    std::future::poll_fn(|context| {
+        futures.retain_mut(|future| future.as_mut().poll(context).is_pending());
+        if futures.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
 }

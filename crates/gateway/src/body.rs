@@ -42,6 +42,8 @@ pub struct UpstreamBody {
     /// Gone when the reply is over.
     exchange: Option<Box<Exchange>>,
     patience: Duration,
+    /// When the last piece came.
+    heard: Instant,
     silence: Pin<Box<Sleep>>,
     gathered: BytesMut,
     first: Option<Bytes>,
@@ -57,6 +59,7 @@ impl UpstreamBody {
             upstream,
             exchange: Some(exchange),
             patience,
+            heard: Instant::now(),
             silence: Box::pin(tokio::time::sleep(patience)),
             gathered: BytesMut::new(),
             first: None,
@@ -74,7 +77,7 @@ impl UpstreamBody {
             }
             let frame = match Pin::new(&mut self.upstream).poll_frame(context) {
                 Poll::Ready(frame) => frame,
-                Poll::Pending if self.silence.as_mut().poll(context).is_ready() => {
+                Poll::Pending if self.poll_silence(context).is_ready() => {
                     self.ended = true;
                     self.exchange.take().into_iter().for_each(Exchange::lost);
                     return Poll::Ready(Some(Err(BrokenOff::Silent(self.patience))));
@@ -85,7 +88,7 @@ impl UpstreamBody {
                 Some(Ok(frame)) => {
                     // Trailers are not passed on: they belong to the connection's encoding.
                     let Ok(bytes) = frame.into_data() else { continue };
-                    self.silence.as_mut().reset(Instant::now() + self.patience);
+                    self.heard = Instant::now();
                     if let Some(exchange) = &mut self.exchange {
                         exchange.received(&bytes);
                     }
@@ -107,6 +110,18 @@ impl UpstreamBody {
                 }
             }
         }
+    }
+
+    /// Ready when nothing came for too long. The timer is set anew only when it rings, not for every piece.
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while self.silence.as_mut().poll(context).is_ready() {
+            let until = self.heard + self.patience;
+            if until <= Instant::now() {
+                return Poll::Ready(());
+            }
+            self.silence.as_mut().reset(until);
+        }
+        Poll::Pending
     }
 
     fn gather(&mut self, bytes: Bytes) {

@@ -90,7 +90,8 @@ pub struct Limits {
     pub body_bytes: usize,
     /// Request bodies in memory at one time, for one door. Every body reserves the length that it announces.
     pub buffered_bytes: usize,
-    /// Connections open at one time, for one door. More wait in the listener's queue.
+    /// Connections open at one time, for one door; each takes up to two file descriptors. More wait in the listener's
+    /// queue.
     pub connections: usize,
     /// The head of a request, all header lines together.
     pub head_bytes: usize,
@@ -107,7 +108,7 @@ impl Default for Limits {
         Self {
             body_bytes: MAX_BODY_BYTES,
             buffered_bytes: 4 * MAX_BODY_BYTES,
-            connections: 512,
+            connections: 128,
             head_bytes: 64 * 1024,
             headers: 100,
             metered_bytes: 16 * 1024 * 1024,

@@ -19,6 +19,9 @@ use crate::door::DoorState;
 use crate::forward;
 use crate::reply::Refusal;
 
+/// The smallest read buffer that hyper takes.
+const MIN_BUFFER_BYTES: usize = 8192;
+
 /// Serves a connection to its end.
 pub async fn serve(door: Arc<DoorState>, mut stream: UnixStream) {
     let config = &door.shared.config;
@@ -31,7 +34,8 @@ pub async fn serve(door: Arc<DoorState>, mut stream: UnixStream) {
     http.timer(TokioTimer::new())
         .header_read_timeout(config.timeouts.request_head)
         .max_headers(config.limits.headers)
-        .max_header_size(config.limits.head_bytes);
+        .max_header_size(config.limits.head_bytes)
+        .max_buf_size((2 * config.limits.head_bytes).max(MIN_BUFFER_BYTES));
     let stream = TokioIo::new(Patient::new(stream, config.timeouts.client_idle));
     let state = Arc::clone(&door);
     let service = service_fn(move |request| forward::serve(Arc::clone(&state), request));

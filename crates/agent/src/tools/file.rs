@@ -93,6 +93,12 @@ pub fn absolute(given: &str, context: &ToolContext) -> Result<PathBuf, Failure> 
 /// `/proc` that lead to open files, and refuses what `/proc` tells about processes.
 pub fn open_regular(path: &Path) -> Result<(File, Metadata), OpenError> {
     check_kind(&std::fs::metadata(path)?)?;
+    open_listed(path)
+}
+
+/// The same for a path that its folder just listed as a regular file: what it has become since is looked at only once
+/// it is open, without waiting for anything.
+pub fn open_listed(path: &Path) -> Result<(File, Metadata), OpenError> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let opened = match rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
         // gVisor and old kernels have no openat2. What is written out is still refused.

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use grep_matcher::Matcher as _;
@@ -246,19 +245,14 @@ fn run<S: Sink<Error = io::Error>>(
     sink: S,
 ) -> Result<(), Reason> {
     let failed = |why: &dyn std::fmt::Display| format!("{}: {why}", shown_path(path, cwd));
-    let file = match file::open_regular(path) {
+    let file = match file::open_listed(path) {
         Ok((file, _)) => file,
         // Gone since the folder was listed, or nothing to search.
         Err(OpenError::Missing | OpenError::Folder | OpenError::Special(_)) => return Ok(()),
         Err(OpenError::Process) => return Err(failed(&"it is about a process")),
         Err(OpenError::Io(error)) => return Err(failed(&error)),
     };
-    let mut start = [0; SNIFF_BYTES];
-    let read = file.read_at(&mut start, 0).unwrap_or(0);
-    if looks_binary(&start[..read]) {
-        return Ok(());
-    }
-    let reader = Watched { file, watch };
+    let reader = Watched { file, watch, reads: Reads::First };
     searcher.search_reader(matcher, reader, sink).map_err(|error| failed(&error))
 }
 
@@ -269,10 +263,17 @@ fn looks_binary(start: &[u8]) -> bool {
         && memchr::memchr(0, start).is_some()
 }
 
-/// A file whose reading ends with an error when the search is over.
+/// A file whose reading ends with an error when the search is over, and that looks empty when it is binary.
 struct Watched<'a> {
     file: File,
     watch: &'a Watch<'a>,
+    reads: Reads,
+}
+
+enum Reads {
+    First,
+    Further,
+    None,
 }
 
 impl Read for Watched<'_> {
@@ -280,7 +281,16 @@ impl Read for Watched<'_> {
         if self.watch.is_over() {
             return Err(io::Error::other("the search was ended"));
         }
-        self.file.read(buffer)
+        match self.reads {
+            Reads::First => {
+                let read = self.file.read(buffer)?;
+                let is_binary = looks_binary(&buffer[..read.min(SNIFF_BYTES)]);
+                self.reads = if is_binary { Reads::None } else { Reads::Further };
+                Ok(if is_binary { 0 } else { read })
+            }
+            Reads::Further => self.file.read(buffer),
+            Reads::None => Ok(0),
+        }
     }
 }
 

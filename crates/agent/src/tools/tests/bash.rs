@@ -30,6 +30,7 @@ async fn output_in_its_order() {
         ("cat <<END\na 'b' \"c\" $((1+1))\nEND", "a 'b' \"c\" 2"),
         ("echo ${BASH_VERSION:+bash}", "bash"),
         ("ps -o tty= -p $$ | tr -d ' '", "?"),
+        ("yes | head -1", "y"),
         ("true\r", "[no output]"),
     ] {
         let output = bash(&place, command).await;

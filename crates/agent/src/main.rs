@@ -38,6 +38,10 @@ fn main() -> ExitCode {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         eprintln!("warning: this process could not be closed to its tools: {error}");
     }
+    // What a command detached comes back to this process, which ends it with the command.
+    if let Err(error) = tools::bash::become_subreaper() {
+        eprintln!("warning: commands that detach themselves cannot be ended: {error}");
+    }
     match args::parse(std::env::args_os().skip(1)) {
         Ok(Invocation::Help) => println!("{}", args::HELP),
         Ok(Invocation::Version) => println!("{} (wardian-agent)", env!("CARGO_PKG_VERSION")),

@@ -149,11 +149,12 @@ impl Execs {
 
     /// Learns that a process of ours has ended.
     pub(super) fn reaped(&mut self, pid: Pid, status: WaitStatus) {
-        self.leftovers.iter_mut().for_each(|tree| tree.reaped(pid));
+        for tree in &mut self.leftovers {
+            tree.reaped(pid, None, status);
+        }
         for one in &mut self.running {
-            one.tree.reaped(pid);
-            if one.pid == pid && one.status.is_none() {
-                one.status = Some(one.tree.status(status));
+            if let Some(status) = one.tree.reaped(pid, Some(one.pid), status) {
+                one.status.get_or_insert(status);
             }
         }
     }

@@ -189,6 +189,7 @@ async fn answers_that_are_none_of_the_apis() {
         response("502 Bad Gateway", "text/html", &"<html>".repeat(100_000)),
         response("404 Not Found", "application/json", "{\"type\":\"error\",\"error\":7}"),
         stream("data: [1]\n\n"),
+        stream(&format!("{start}\n\n{start}\n\n")),
         stream("data: {\"type\":\"content_block_stop\",\"index\":7}\n\n"),
         stream(&format!(
             "{start}\n\ndata: {{\"type\":\"content_block_delta\",\"index\":9,\"delta\":{{}}}}\n\n"

@@ -4,12 +4,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::exchange::Exchange;
+
+/// Pieces that are ready together are sent together, up to this many bytes: one write instead of one per event.
+const COALESCED_BYTES: usize = 16 * 1024;
+
+/// How often in a row the connection's task is let run in vain to bring the next piece, before what there is is sent.
+const COALESCING_YIELDS: u32 = 2;
 
 /// A reply to the client.
 pub enum ReplyBody {
@@ -39,31 +45,31 @@ pub struct UpstreamBody {
     /// When the last piece came.
     heard: Instant,
     silence: Pin<Box<Sleep>>,
+    gathered: BytesMut,
+    first: Option<Bytes>,
+    yields: u32,
+    failed: Option<BrokenOff>,
     ended: bool,
 }
 
 impl UpstreamBody {
     /// A body that ends when `upstream` ends, or is silent for longer than `patience`.
     pub fn new(upstream: Incoming, exchange: Box<Exchange>, patience: Duration) -> Self {
-        // A body without bytes is not asked for any.
-        let exchange = if upstream.is_end_stream() {
-            exchange.complete();
-            None
-        } else {
-            Some(exchange)
-        };
         Self {
             upstream,
-            exchange,
+            exchange: Some(exchange),
             patience,
             heard: Instant::now(),
             silence: Box::pin(tokio::time::sleep(patience)),
+            gathered: BytesMut::new(),
+            first: None,
+            yields: 0,
+            failed: None,
             ended: false,
         }
     }
 
-    /// The next piece of the upstream's reply; the exchange ends with the last one. Pieces are not gathered into larger
-    /// ones: that was measured to gain nothing (30 events back to back: 0.18 ms of processor time either way).
+    /// The next piece of the upstream's reply; the exchange ends with the last one.
     fn poll_upstream(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
         loop {
             if self.ended {
@@ -117,6 +123,29 @@ impl UpstreamBody {
         }
         Poll::Pending
     }
+
+    fn gather(&mut self, bytes: Bytes) {
+        self.yields = 0;
+        match self.first.take() {
+            None if self.gathered.is_empty() => self.first = Some(bytes),
+            None => self.gathered.extend_from_slice(&bytes),
+            Some(first) => {
+                self.gathered.extend_from_slice(&first);
+                self.gathered.extend_from_slice(&bytes);
+            }
+        }
+    }
+
+    fn gathered_bytes(&self) -> usize {
+        self.first.as_ref().map_or(self.gathered.len(), Bytes::len)
+    }
+
+    /// What was gathered; a single piece goes on without being copied.
+    fn release(&mut self) -> Option<Bytes> {
+        self.yields = 0;
+        let bytes = self.first.take().unwrap_or_else(|| self.gathered.split().freeze());
+        (!bytes.is_empty()).then_some(bytes)
+    }
 }
 
 impl Body for UpstreamBody {
@@ -127,15 +156,51 @@ impl Body for UpstreamBody {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        self.get_mut().poll_upstream(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+        let this = self.get_mut();
+        if let Some(error) = this.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        loop {
+            match this.poll_upstream(context) {
+                Poll::Ready(Some(Ok(bytes))) => {
+                    this.gather(bytes);
+                    if this.exchange.is_some() && this.gathered_bytes() < COALESCED_BYTES {
+                        continue;
+                    }
+                    break;
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    // What came before the error is passed on before it.
+                    this.failed = Some(error);
+                    break;
+                }
+                Poll::Ready(None) => break,
+                Poll::Pending if this.gathered_bytes() == 0 => return Poll::Pending,
+                Poll::Pending if this.yields < COALESCING_YIELDS => {
+                    // The connection hands over one piece at a time: let its task run before a short write goes out.
+                    this.yields += 1;
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Pending => break,
+            }
+        }
+        match (this.release(), this.failed.take()) {
+            (Some(bytes), failed) => {
+                this.failed = failed;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            (None, Some(error)) => Poll::Ready(Some(Err(error))),
+            (None, None) => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.upstream.is_end_stream()
+        self.upstream.is_end_stream() && self.gathered_bytes() == 0 && self.failed.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.upstream.size_hint()
+        if self.gathered_bytes() == 0 { self.upstream.size_hint() } else { SizeHint::default() }
     }
 }
 

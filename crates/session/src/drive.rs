@@ -30,6 +30,8 @@ use crate::state::{Effect, Event, Grace, Row, RunState, Show};
 const CHUNK_BYTES: usize = 64 * 1024;
 /// What waits to be written to the agent; over it, nothing more is read from it.
 const MAX_OUTGOING_BYTES: usize = 1024 * 1024;
+/// The signal that ends what does not end by itself.
+const SIGKILL: i32 = 9;
 /// How long an interrupted agent gets to stop its tools and say its result.
 const INTERRUPT_GRACE: Duration = Duration::from_secs(2);
 /// How long an agent gets to exit after its result.
@@ -63,6 +65,7 @@ struct Driver<'a> {
     questions: FuturesUnordered<BoxFuture<'static, Option<Answer>>>,
     askers: HashMap<String, AbortHandle>,
     grace: Option<Instant>,
+    killed: bool,
 }
 
 type Answer = (String, PermissionAnswer);
@@ -107,6 +110,7 @@ pub(crate) async fn drive(
         questions: FuturesUnordered::new(),
         askers: HashMap::new(),
         grace: None,
+        killed: false,
     };
     let payload = json!({"source": "observed", "runtime": runtime_name(plan), "model": plan.model});
     append(engine, begun, plan, vec![Row { kind: "run.started", payload }]).await?;
@@ -156,7 +160,12 @@ impl Driver<'_> {
                     Next::Event(Event::GraceOver)
                 }
                 () = at(drained) => Next::Drained,
-                exit = self.process.wait(), if exited.is_none() => Next::Exited(exit.map_err(RunError::Sandbox)?),
+                exit = self.process.wait(), if exited.is_none() => match exit {
+                    Ok(exit) => Next::Exited(exit),
+                    // Its end was wanted; what became of it then is no matter.
+                    Err(_) if self.killed => Next::Exited(Exit::Signal(SIGKILL)),
+                    Err(error) => return Err(RunError::Sandbox(error)),
+                },
                 Some(Some((request_id, answer))) = self.questions.next() => {
                     Next::Event(Event::Answered { request_id, answer })
                 }
@@ -260,6 +269,7 @@ impl Driver<'_> {
                 self.grace = Some(Instant::now() + patience);
             }
             Effect::Kill => {
+                self.killed = true;
                 if let Err(error) = self.process.kill().await {
                     tracing::warn!(%error, "the agent could not be ended; its sandbox is");
                 }

@@ -188,6 +188,14 @@ impl Engine {
         }
     }
 
+    /// The sandboxes that exist now, by the ids of their runs.
+    ///
+    /// # Errors
+    /// When the launcher does not answer.
+    pub async fn sandboxes(&self) -> Result<Vec<String>, wardian_sandbox::Error> {
+        self.inner.launcher.list().await
+    }
+
     /// How many runs are under way.
     #[must_use]
     pub fn runs(&self) -> usize {

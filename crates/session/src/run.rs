@@ -1,5 +1,6 @@
 //! One run, from its sandbox to its report: what is made, in which order, and how it is given back.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
@@ -19,7 +20,7 @@ use crate::plan::Plan;
 use crate::report::{FileChange, ModelSpending, RunReport, RunStatus, Spending, TokenCounts};
 use crate::request::{Place, Runtime};
 use crate::stamp::stamp;
-use crate::state::{Conclusion, Row};
+use crate::state::{Conclusion, Event, Row, RunState};
 
 /// The most changed files that a report lists.
 pub const MAX_FILES_CHANGED: usize = 10_000;
@@ -65,7 +66,15 @@ pub(crate) async fn work(
     let sandbox = engine.launcher.create(plan.request_id.as_str(), &spec).await.map_err(RunError::Sandbox)?;
     let sandbox = held.sandbox.insert(sandbox);
     let exec = launch::exec(plan, door.virtual_key().expose_secret());
-    let process = sandbox.exec(exec).await.map_err(RunError::Sandbox)?;
+    let process = match sandbox.exec(exec).await {
+        Ok(process) => process,
+        Err(wardian_sandbox::Error::Exec { program, cause })
+            if matches!(plan.runtime, Runtime::Command(_)) =>
+        {
+            return Ok(Worked { driven: not_started(&program, &cause), before });
+        }
+        Err(error) => return Err(RunError::Sandbox(error)),
+    };
     let started = RunEvent::Started {
         session_id: begun.session_id.clone(),
         request_id: plan.request_id.clone(),
@@ -76,6 +85,15 @@ pub(crate) async fn work(
     let spending = move || spending(door.spent());
     let driven = drive::drive(engine, begun, plan, process, started, &spending, sink, cancel).await?;
     Ok(Worked { driven, before })
+}
+
+/// A command whose program cannot be started has failed as it does in a shell.
+fn not_started(program: &str, cause: &std::io::Error) -> Driven {
+    let code = if cause.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+    let mut state = RunState::command();
+    state.step(Event::Stderr(format!("wardian: {program}: {cause}\n").into_bytes()));
+    state.step(Event::Exited(code));
+    Driven { state, shown: VecDeque::new(), last: None }
 }
 
 /// Gives back what is held, ends the run in the store, and makes the report.

@@ -427,7 +427,9 @@ impl RunState {
                     continue;
                 }
             };
-            if self.opening.is_some() {
+            if self.is_full() && !may_matter(&text) {
+                self.counts.dropped += 1;
+            } else if self.opening.is_some() {
                 self.read_frame(&text, todo);
             } else if let Some(message) = message_of_command(&text) {
                 self.flush(Stream::Stdout, &mut output, todo);
@@ -460,9 +462,14 @@ impl RunState {
         }
     }
 
+    /// Whether the run has stored its share.
+    const fn is_full(&self) -> bool {
+        self.counts.rows >= MAX_STORED_ROWS || self.counts.bytes >= MAX_STORED_BYTES
+    }
+
     /// Keeps a row, unless the run has stored its share: then it is counted, and false.
     fn store(&mut self, kind: &'static str, payload: Value, bytes: usize, todo: &mut Vec<Effect>) -> bool {
-        if self.counts.rows >= MAX_STORED_ROWS || self.counts.bytes >= MAX_STORED_BYTES {
+        if self.is_full() {
             self.counts.dropped += 1;
             return false;
         }
@@ -587,6 +594,12 @@ impl RunState {
             todo.push(Effect::Show(Show::Message(value)));
         }
     }
+}
+
+/// Whether a line could be a result or a control frame, which are heard even when nothing is stored any more. A flood of
+/// anything else is not worth parsing.
+fn may_matter(line: &str) -> bool {
+    line.contains("\"result\"") || line.contains("\"control_")
 }
 
 /// A line of a command's output that reads as a message of the Agent SDK.

@@ -149,12 +149,11 @@ impl Execs {
 
     /// Learns that a process of ours has ended.
     pub(super) fn reaped(&mut self, pid: Pid, status: WaitStatus) {
-        for tree in &mut self.leftovers {
-            tree.reaped(pid, None, status);
-        }
+        self.leftovers.iter_mut().for_each(|tree| tree.reaped(pid));
         for one in &mut self.running {
-            if let Some(status) = one.tree.reaped(pid, Some(one.pid), status) {
-                one.status.get_or_insert(status);
+            one.tree.reaped(pid);
+            if one.pid == pid && one.status.is_none() {
+                one.status = Some(one.tree.status(status));
             }
         }
     }

@@ -127,19 +127,23 @@ impl Tree {
         }
     }
 
-    /// Learns that a child of the guest has ended; returns how the program ended, when that says so.
-    pub(super) fn reaped(&mut self, pid: Pid, program: Option<Pid>, status: WaitStatus) -> Option<ExecEvent> {
+    /// Returns how the program ended, when the reaped child was it.
+    pub(super) fn status(&mut self, status: WaitStatus) -> ExecEvent {
         match self {
-            Self::Group(_) => (program == Some(pid)).then(|| event(status.as_raw())),
+            Self::Group(_) => event(status.as_raw()),
             Self::Subreaper(subreaper) => {
-                if subreaper.pid != Some(pid) {
-                    return None;
-                }
-                subreaper.ended = true;
-                let status = subreaper.take_status();
-                subreaper.murdered = !subreaper.told;
-                if subreaper.murdered { Some(ExecEvent::Signaled { signal: libc::SIGKILL }) } else { status }
+                subreaper.take_status().unwrap_or(ExecEvent::Signaled { signal: libc::SIGKILL })
             }
+        }
+    }
+
+    pub(super) fn reaped(&mut self, pid: Pid) {
+        if let Self::Subreaper(subreaper) = self
+            && subreaper.pid == Some(pid)
+        {
+            subreaper.ended = true;
+            subreaper.take_status();
+            subreaper.murdered = !subreaper.told;
         }
     }
 

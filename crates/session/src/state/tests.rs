@@ -299,7 +299,7 @@ fn a_million_frames_are_counted_and_the_result_is_still_heard() {
 fn bytes_are_capped_like_rows() {
     let mut state = agent();
     let frame = assistant(&"x".repeat(900_000));
-    for _ in 0..100 {
+    for _ in 0..78 {
         state.step(line(&frame));
     }
     let counts = state.conclude(false).counts;

@@ -1,0 +1,11 @@
+//! The server at its own boundary: raw requests over TCP, and everything real behind it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod it {
+    mod app;
+    mod boundaries;
+    mod client;
+    mod run;
+    mod users;
+}

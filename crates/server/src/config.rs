@@ -17,6 +17,8 @@ pub struct ServerConfig {
     pub head_timeout: Duration,
     /// For the body of a request, from its head to its last byte.
     pub body_timeout: Duration,
+    /// How long a client may take nothing of an answer.
+    pub write_timeout: Duration,
     /// Connections at one time; more wait in the listener's queue.
     pub max_connections: usize,
     /// How often a quiet stream says that it lives. Proxies close what is silent for longer than 15 s.
@@ -37,6 +39,7 @@ impl Default for ServerConfig {
             max_body_bytes: 32 * 1024 * 1024,
             head_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
             max_connections: 1024,
             keep_alive: Duration::from_secs(8),
             drain_timeout: Duration::from_secs(30),

@@ -27,8 +27,6 @@ use crate::config::ServerConfig;
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Header lines of a request.
 const MAX_HEADERS: usize = 100;
-/// How long a client may take nothing of an answer.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long to wait when there is no descriptor or no memory for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long connections get to end after the last run has.
@@ -69,7 +67,7 @@ pub async fn accept(
             stream,
             peer,
             router.clone(),
-            config.head_timeout,
+            (config.head_timeout, config.write_timeout),
             stopping.clone(),
             connections.cut.clone(),
         );
@@ -102,7 +100,7 @@ async fn serve_one(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
-    head_timeout: Duration,
+    (head_timeout, write_timeout): (Duration, Duration),
     stopping: CancellationToken,
     cut: CancellationToken,
 ) {
@@ -117,7 +115,7 @@ async fn serve_one(
         .max_buf_size(MAX_HEAD_BYTES)
         .max_header_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS)
-        .serve_connection(TokioIo::new(Impatient::new(stream)), service);
+        .serve_connection(TokioIo::new(Impatient::new(stream, write_timeout)), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
@@ -134,15 +132,16 @@ async fn serve_one(
     }
 }
 
-/// A stream whose writes fail when the other end takes nothing for [`WRITE_TIMEOUT`].
+/// A stream whose writes fail when the other end takes nothing for too long.
 struct Impatient {
     stream: TcpStream,
+    timeout: Duration,
     patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl Impatient {
-    const fn new(stream: TcpStream) -> Self {
-        Self { stream, patience: None }
+    const fn new(stream: TcpStream, timeout: Duration) -> Self {
+        Self { stream, timeout, patience: None }
     }
 
     /// Passes a write's outcome on, and starts or stops the clock by it.
@@ -153,7 +152,7 @@ impl Impatient {
         }
         let patience = self
             .patience
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + WRITE_TIMEOUT)));
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + self.timeout)));
         match patience.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,

@@ -6,6 +6,7 @@ mod it {
     mod app;
     mod boundaries;
     mod client;
+    mod load;
     mod run;
     mod users;
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use wardian_ledger::PriceTable;
 use wardian_policy::Rule;
@@ -54,7 +55,7 @@ pub struct Plan {
     pub(crate) model: String,
     pub(crate) system: Option<String>,
     pub(crate) permissions: Permissions,
-    pub(crate) files: Vec<(PathBuf, Vec<u8>)>,
+    pub(crate) files: Arc<Vec<(PathBuf, Vec<u8>)>>,
     pub(crate) user: Option<String>,
     pub(crate) limits: RunLimits,
     pub(crate) session_id: Option<SessionId>,
@@ -103,7 +104,7 @@ pub fn check(
         model,
         system: request.system,
         permissions: request.permissions,
-        files,
+        files: Arc::new(files),
         user,
         limits,
         session_id: request.session_id,

@@ -1,6 +1,7 @@
 //! One run, from its sandbox to its report: what is made, in which order, and how it is given back.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
@@ -173,15 +174,24 @@ async fn prepare(engine: &Inner, begun: &Begun, plan: &Plan) -> Result<Snapshot,
     }
     engine.launcher.make_volume(&begun.folders.home, tenant.as_deref()).map_err(RunError::Sandbox)?;
     let root = workspace(begun, plan).to_owned();
-    let files = plan.files.clone();
+    let files = Arc::clone(&plan.files);
     blocking(move || {
         if !files.is_empty() {
-            volume::write_files(&root, &files)?;
+            volume::write_files(&root, &files).map_err(unwritten)?;
         }
-        volume::snapshot(&root)
+        volume::snapshot(&root).map_err(RunError::Sandbox)
     })
     .await?
-    .map_err(RunError::Sandbox)
+}
+
+/// What the workspace does not take (a link or a folder stands in the way) is the request's fault.
+fn unwritten(error: wardian_sandbox::Error) -> RunError {
+    match error {
+        wardian_sandbox::Error::Invalid { field, why } => {
+            RunError::Invalid(vec![FieldError::new(field, why)])
+        }
+        other => RunError::Sandbox(other),
+    }
 }
 
 async fn files_changed(root: std::path::PathBuf, before: Snapshot) -> Vec<FileChange> {

@@ -5,12 +5,14 @@
 //! (only the first result of our agent ends its turn; only answers to questions that the host asked are read; money
 //! is not read at all).
 
+mod conclusion;
+mod event;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use wardian_protocol::control::{
-    AgentRequest, CanUseTool, ControlAnswer, ControlRequest, ControlResponse, HostRequest, Initialize,
-    PermissionAnswer,
+    AgentRequest, ControlAnswer, ControlRequest, ControlResponse, HostRequest, Initialize, PermissionAnswer,
 };
 use wardian_protocol::frame::SdkMessage;
 use wardian_protocol::frame::{ResultMessage, UserMessage};
@@ -19,6 +21,9 @@ use wardian_protocol::{AgentFrame, ContentBlock, HostFrame, JsonMap, MessagePara
 use crate::capture::Capture;
 use crate::lines::{Line, Lines};
 use crate::report::RunStatus;
+
+pub use conclusion::{Conclusion, Counts};
+pub use event::{Effect, Event, Grace, Row, Show, Stream};
 
 /// What is kept of each of a command's output streams for the report, in bytes.
 pub const MAX_CAPTURED_BYTES: usize = 1024 * 1024;
@@ -36,117 +41,6 @@ const INITIALIZE_ID: &str = "host-initialize";
 /// The id of the host's `interrupt`.
 const INTERRUPT_ID: &str = "host-interrupt";
 
-/// What happens to a run.
-#[derive(Debug)]
-pub enum Event {
-    /// The agent's process has started.
-    Begun,
-    /// It wrote to its standard output.
-    Stdout(Vec<u8>),
-    /// Its standard output ended.
-    StdoutEnded,
-    /// It wrote to its standard error.
-    Stderr(Vec<u8>),
-    /// A question was answered.
-    Answered {
-        /// Which.
-        request_id: String,
-        /// How.
-        answer: PermissionAnswer,
-    },
-    /// The run's time is over.
-    TimeUp,
-    /// The caller wants no more.
-    Cancelled,
-    /// The time that [`Effect::StartGrace`] gave is over.
-    GraceOver,
-    /// The agent's process ended; `128 + n` for signal `n`.
-    Exited(i32),
-}
-
-/// What is to be done about it. Rows are stored before anything else of the same step is done.
-#[derive(Debug, PartialEq)]
-pub enum Effect {
-    /// Keep this in the session's log.
-    Store(Row),
-    /// Pass this to the caller.
-    Show(Show),
-    /// Write this to the agent.
-    Write(Box<HostFrame>),
-    /// Close the agent's input: it ends when it is done.
-    CloseInput,
-    /// Ask somebody whether a tool may be used.
-    Ask {
-        /// The question's id.
-        request_id: String,
-        /// The question.
-        question: Box<CanUseTool>,
-    },
-    /// The question needs no answer any more.
-    Withdraw {
-        /// The question's id.
-        request_id: String,
-    },
-    /// Give the agent a while to end by itself, then say [`Event::GraceOver`].
-    StartGrace(Grace),
-    /// End the agent and all that it started.
-    Kill,
-}
-
-/// How long the agent gets, and for what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Grace {
-    /// To stop its turn and say so.
-    Interrupt,
-    /// To exit after its result.
-    Exit,
-}
-
-/// A row of the session's log.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Row {
-    /// Its type.
-    pub kind: &'static str,
-    /// What happened.
-    pub payload: Value,
-}
-
-/// What the caller sees.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Show {
-    /// A message of the agent, still to be stamped.
-    Message(Value),
-    /// The agent's result, to be stamped with the final figures after the gateway's door has closed.
-    FinalMessage(Value),
-    /// Output of a command.
-    Output {
-        /// Which stream.
-        stream: Stream,
-        /// What it wrote.
-        text: String,
-    },
-}
-
-/// An output stream of a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-impl Stream {
-    /// The name on the wire.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-        }
-    }
-}
-
 /// What the agent is told at the beginning; none for a command.
 #[derive(Clone, Debug)]
 pub struct Opening {
@@ -156,50 +50,6 @@ pub struct Opening {
     pub system: Option<String>,
     /// Whether somebody answers questions.
     pub can_ask: bool,
-}
-
-/// What came of a run, as far as the agent's side can tell.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Conclusion {
-    /// How it ended.
-    pub status: RunStatus,
-    /// What the agent said last.
-    pub result: Option<String>,
-    /// Of a command.
-    pub exit_code: Option<i32>,
-    /// Of a command.
-    pub stdout: Option<String>,
-    /// Of a command, and of an agent without a result.
-    pub stderr: Option<String>,
-    /// Why the model stopped, as the agent says.
-    pub stop_reason: Option<String>,
-    /// As the agent says; none of a command.
-    pub num_turns: Option<u64>,
-    /// What was thrown away.
-    pub counts: Counts,
-}
-
-/// What an agent said and nobody listened to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Rows stored.
-    pub rows: u64,
-    /// Bytes stored, about.
-    pub bytes: u64,
-    /// Frames over the cap.
-    pub dropped: u64,
-    /// Lines that are no frame: too long, no JSON, no UTF-8, malformed.
-    pub rejected: u64,
-    /// Answers that nobody asked for, second answers, withdrawals of nothing, second results.
-    pub unasked: u64,
-}
-
-impl Counts {
-    /// For the log.
-    #[must_use]
-    pub fn to_json(self) -> Value {
-        json!({"rows": self.rows, "dropped": self.dropped, "rejected": self.rejected, "unasked": self.unasked})
-    }
 }
 
 /// A run under way.
@@ -290,66 +140,6 @@ impl RunState {
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stopped.is_some()
-    }
-
-    /// What came of it. Status and error of a command go by its exit code; what it claims in frames is only text.
-    #[must_use]
-    pub fn conclude(&self, budget_refused: bool) -> Conclusion {
-        match &self.opening {
-            Some(_) => self.conclude_agent(budget_refused),
-            None => self.conclude_command(budget_refused),
-        }
-    }
-
-    fn conclude_agent(&self, budget_refused: bool) -> Conclusion {
-        let status = match (&self.stopped, &self.result) {
-            (Some(stopped), _) => *stopped,
-            (None, Some(result)) => match result.subtype.as_str() {
-                "error_max_turns" => RunStatus::MaxTurns,
-                "error_max_budget_usd" => RunStatus::BudgetReached,
-                _ if result.is_error && budget_refused => RunStatus::BudgetReached,
-                _ if result.is_error => RunStatus::Failed,
-                _ => RunStatus::Completed,
-            },
-            (None, None) if budget_refused => RunStatus::BudgetReached,
-            (None, None) => RunStatus::Failed,
-        };
-        let result = self.result.as_ref();
-        let text = result.and_then(|result| {
-            let errors = (!result.errors.is_empty()).then(|| result.errors.join("\n"));
-            result.result.clone().or(errors)
-        });
-        let stderr = (result.is_none() && !self.stderr.is_empty()).then(|| self.stderr.text());
-        Conclusion {
-            status,
-            result: text.or_else(|| self.refused.clone()),
-            exit_code: None,
-            stdout: None,
-            stderr,
-            stop_reason: result.and_then(|result| result.stop_reason.clone()),
-            num_turns: Some(result.map_or(0, |result| result.num_turns)),
-            counts: self.counts,
-        }
-    }
-
-    fn conclude_command(&self, budget_refused: bool) -> Conclusion {
-        let status = match (self.stopped, self.exit_code) {
-            (Some(stopped), _) => stopped,
-            (None, _) if budget_refused => RunStatus::BudgetReached,
-            (None, Some(0)) => RunStatus::Completed,
-            (None, _) => RunStatus::Failed,
-        };
-        let stdout = self.stdout.text();
-        Conclusion {
-            status,
-            result: Some(self.last_text.clone().unwrap_or_else(|| stdout.trim_end().to_owned())),
-            exit_code: self.exit_code,
-            stdout: Some(stdout),
-            stderr: Some(self.stderr.text()),
-            stop_reason: None,
-            num_turns: None,
-            counts: self.counts,
-        }
     }
 
     fn begin(&mut self, todo: &mut Vec<Effect>) {

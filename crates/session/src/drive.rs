@@ -64,8 +64,28 @@ struct Driver<'a> {
     last: Option<Value>,
     questions: FuturesUnordered<BoxFuture<'static, Option<Answer>>>,
     askers: HashMap<String, AbortHandle>,
+    /// When the run's time is over; none when that was said.
+    deadline: Option<Instant>,
     grace: Option<Instant>,
+    cancelled: bool,
     killed: bool,
+    exited: Option<Instant>,
+    /// When the caller last took an event after the agent's exit.
+    progress: Instant,
+}
+
+/// What the agent writes to.
+struct Pipes {
+    stdout: Option<pipe::Receiver>,
+    stderr: Option<pipe::Receiver>,
+    out: Vec<u8>,
+    err: Vec<u8>,
+}
+
+impl Pipes {
+    const fn are_open(&self) -> bool {
+        self.stdout.is_some() || self.stderr.is_some()
+    }
 }
 
 type Answer = (String, PermissionAnswer);
@@ -93,8 +113,12 @@ pub(crate) async fn drive(
     cancel: &CancellationToken,
 ) -> Result<Driven, RunError> {
     let stdin = process.stdin.take();
-    let mut stdout = process.stdout.take();
-    let mut stderr = process.stderr.take();
+    let mut pipes = Pipes {
+        stdout: process.stdout.take(),
+        stderr: process.stderr.take(),
+        out: vec![0; CHUNK_BYTES],
+        err: vec![0; CHUNK_BYTES],
+    };
     let mut driver = Driver {
         engine,
         begun,
@@ -109,13 +133,17 @@ pub(crate) async fn drive(
         last: None,
         questions: FuturesUnordered::new(),
         askers: HashMap::new(),
+        deadline: Some(Instant::now() + plan.limits.timeout),
         grace: None,
+        cancelled: false,
         killed: false,
+        exited: None,
+        progress: Instant::now(),
     };
     let payload = json!({"source": "observed", "runtime": runtime_name(plan), "model": plan.model});
     append(engine, begun, plan, vec![Row { kind: "run.started", payload }]).await?;
     driver.take(Event::Begun).await?;
-    driver.follow(&mut stdout, &mut stderr, sink, cancel).await?;
+    driver.follow(&mut pipes, sink, cancel).await?;
     Ok(Driven { state: driver.state, shown: driver.shown, last: driver.last })
 }
 
@@ -129,99 +157,98 @@ const fn runtime_name(plan: &Plan) -> &'static str {
 impl Driver<'_> {
     async fn follow(
         &mut self,
-        stdout: &mut Option<pipe::Receiver>,
-        stderr: &mut Option<pipe::Receiver>,
+        pipes: &mut Pipes,
         sink: &RunSink,
         cancel: &CancellationToken,
     ) -> Result<(), RunError> {
-        let deadline = Instant::now() + self.plan.limits.timeout;
-        let (mut time_up, mut cancelled) = (false, false);
-        let mut exited: Option<Instant> = None;
-        let mut progress = Instant::now();
-        let (mut out, mut err) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
-        loop {
-            if exited.is_some() && stdout.is_none() && stderr.is_none() {
-                return Ok(());
-            }
-            let drained = exited.map(|at| self.drained_at(at, progress));
-            let may_read = self.shown.is_empty() && self.outgoing.len() < MAX_OUTGOING_BYTES;
-            let next = tokio::select! {
-                biased;
-                () = cancelled_either(cancel, &self.engine.ending), if !cancelled => {
-                    cancelled = true;
-                    Next::Event(Event::Cancelled)
-                }
-                () = sleep_until(deadline), if !time_up => {
-                    time_up = true;
-                    Next::Event(Event::TimeUp)
-                }
-                () = at(self.grace) => {
-                    self.grace = None;
-                    Next::Event(Event::GraceOver)
-                }
-                () = at(drained) => Next::Drained,
-                exit = self.process.wait(), if exited.is_none() => match exit {
-                    Ok(exit) => Next::Exited(exit),
-                    // Its end was wanted; what became of it then is no matter.
-                    Err(_) if self.killed => Next::Exited(Exit::Signal(SIGKILL)),
-                    Err(error) => return Err(RunError::Sandbox(error)),
-                },
-                Some(Some((request_id, answer))) = self.questions.next() => {
-                    Next::Event(Event::Answered { request_id, answer })
-                }
-                permit = sink.reserve(), if !self.shown.is_empty() => {
-                    match permit {
-                        Ok(permit) => {
-                            if let Some(event) = self.shown.pop_front() {
-                                permit.send(event);
-                            }
-                        }
-                        // Nobody listens any more.
-                        Err(_) => self.shown.clear(),
-                    }
-                    progress = Instant::now();
-                    Next::Progress
-                }
-                () = write_some(&mut self.stdin, &mut self.outgoing) => Next::Progress,
-                read = read_some(stdout, &mut out), if may_read => match read {
-                    0 => Next::StdoutEnded,
-                    bytes => Next::Event(Event::Stdout(out[..bytes].to_vec())),
-                },
-                read = read_some(stderr, &mut err), if may_read => match read {
-                    0 => Next::StderrEnded,
-                    bytes => Next::Event(Event::Stderr(err[..bytes].to_vec())),
-                },
-            };
-            match next {
+        while self.exited.is_none() || pipes.are_open() {
+            match self.next(pipes, sink, cancel).await? {
                 Next::Event(event) => self.take(event).await?,
                 Next::Progress => (),
                 Next::StdoutEnded => {
-                    *stdout = None;
+                    pipes.stdout = None;
                     self.take(Event::StdoutEnded).await?;
                 }
-                Next::StderrEnded => *stderr = None,
+                Next::StderrEnded => pipes.stderr = None,
                 Next::Exited(exit) => {
-                    exited = Some(Instant::now());
-                    progress = Instant::now();
+                    self.progress = Instant::now();
+                    self.exited = Some(self.progress);
                     self.take(Event::Exited(exit.shell_code())).await?;
                 }
                 Next::Drained => {
-                    if stdout.take().is_some() {
+                    pipes.stderr = None;
+                    if pipes.stdout.take().is_some() {
                         self.take(Event::StdoutEnded).await?;
                     }
-                    *stderr = None;
                 }
             }
             if self.close_stdin && self.outgoing.is_empty() {
                 self.stdin = None;
             }
         }
+        Ok(())
+    }
+
+    /// Waits for the next thing to happen; what cannot wait comes first, what a hostile agent can flood comes last.
+    async fn next(
+        &mut self,
+        pipes: &mut Pipes,
+        sink: &RunSink,
+        cancel: &CancellationToken,
+    ) -> Result<Next, RunError> {
+        let drained = self.exited.map(|exited| self.drained_at(exited));
+        let may_read = self.shown.is_empty() && self.outgoing.len() < MAX_OUTGOING_BYTES;
+        let next = tokio::select! {
+            biased;
+            () = cancelled_either(cancel, &self.engine.ending), if !self.cancelled => {
+                self.cancelled = true;
+                Next::Event(Event::Cancelled)
+            }
+            () = at(self.deadline) => {
+                self.deadline = None;
+                Next::Event(Event::TimeUp)
+            }
+            () = at(self.grace) => {
+                self.grace = None;
+                Next::Event(Event::GraceOver)
+            }
+            () = at(drained) => Next::Drained,
+            exit = self.process.wait(), if self.exited.is_none() => match exit {
+                Ok(exit) => Next::Exited(exit),
+                // Its end was wanted; what became of it then is no matter.
+                Err(_) if self.killed => Next::Exited(Exit::Signal(SIGKILL)),
+                Err(error) => return Err(RunError::Sandbox(error)),
+            },
+            Some(Some((request_id, answer))) = self.questions.next() => {
+                Next::Event(Event::Answered { request_id, answer })
+            }
+            permit = sink.reserve(), if !self.shown.is_empty() => {
+                match (permit, self.shown.pop_front()) {
+                    (Ok(permit), Some(event)) => permit.send(event),
+                    // Nobody listens any more.
+                    (Err(_), _) => self.shown.clear(),
+                    (Ok(_), None) => (),
+                }
+                self.progress = Instant::now();
+                Next::Progress
+            }
+            () = write_some(&mut self.stdin, &mut self.outgoing) => Next::Progress,
+            read = read_some(&mut pipes.stdout, &mut pipes.out), if may_read => match read {
+                0 => Next::StdoutEnded,
+                bytes => Next::Event(Event::Stdout(pipes.out[..bytes].to_vec())),
+            },
+            read = read_some(&mut pipes.stderr, &mut pipes.err), if may_read => match read {
+                0 => Next::StderrEnded,
+                bytes => Next::Event(Event::Stderr(pipes.err[..bytes].to_vec())),
+            },
+        };
+        Ok(next)
     }
 
     /// When the output of an agent that has exited is given up.
-    fn drained_at(&self, exited: Instant, progress: Instant) -> Instant {
+    fn drained_at(&self, exited: Instant) -> Instant {
         let patience = if self.shown.is_empty() { DRAIN } else { STALLED_CALLER };
-        (progress + patience).min(exited + DRAIN_AT_MOST)
+        (self.progress + patience).min(exited + DRAIN_AT_MOST)
     }
 
     /// Takes an event in: first what is to be stored is durable, then the rest is done.

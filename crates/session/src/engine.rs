@@ -16,7 +16,7 @@ use wardian_protocol::{OrgId, RequestId, SessionId};
 use wardian_sandbox::{Launcher, Tier};
 use wardian_store::{BeginRun, NewSession, RunOutcomeRecord, SessionRecord, Store};
 
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, Ownership};
 use crate::error::{RunError, StartError};
 use crate::folder::{DataFolder, SessionFolders};
 use crate::plan::{self, Plan};
@@ -28,6 +28,10 @@ use crate::{reconcile, run};
 
 /// How long runs get to clean up after they were cancelled because the engine stops.
 const STOP_GRACE: Duration = Duration::from_secs(30);
+
+/// How often, and how far apart, an engine that shares its folder tries to get in: two seconds in all.
+const SHARE_TRIES: u32 = 100;
+const SHARE_PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs agents and commands in sandboxes. A cheap handle; all clones are one engine.
 #[derive(Clone)]
@@ -117,11 +121,7 @@ impl Engine {
         gateway: Gateway,
         launcher: Launcher,
     ) -> Result<Self, StartError> {
-        let (folder, others) = DataFolder::take(&config.data_dir, config.ownership)?;
-        reconcile::reconcile(&config, &folder, store.as_ref(), others).await?;
-        folder
-            .share(config.ownership)
-            .map_err(|source| StartError::Folder { path: config.data_dir.clone(), source })?;
+        let folder = take_folder(&config, store.as_ref()).await?;
         let slots = Arc::new(Slots::new(config.caps));
         let inner = Inner {
             config,
@@ -308,6 +308,29 @@ impl Inner {
     pub(crate) fn now(&self) -> jiff::Timestamp {
         (self.config.clock)()
     }
+}
+
+/// Takes the data folder and puts right what is left in it. An engine that shares it is not turned away by one that is
+/// doing just that.
+async fn take_folder(config: &EngineConfig, store: &dyn Store) -> Result<DataFolder, StartError> {
+    let mut tries = match config.ownership {
+        Ownership::Sole => 1,
+        Ownership::Shared => SHARE_TRIES,
+    };
+    loop {
+        tries -= 1;
+        match try_folder(config, store).await {
+            Err(StartError::Owned(_)) if tries > 0 => tokio::time::sleep(SHARE_PAUSE).await,
+            taken => return taken,
+        }
+    }
+}
+
+async fn try_folder(config: &EngineConfig, store: &dyn Store) -> Result<DataFolder, StartError> {
+    let (folder, others) = DataFolder::take(&config.data_dir, config.ownership)?;
+    reconcile::reconcile(config, &folder, store, others).await?;
+    folder.share(config.ownership)?;
+    Ok(folder)
 }
 
 /// Whether a run for `asked` by `caller` may go on with the session. Its user was set once, when it was made.

@@ -22,7 +22,7 @@ pub const MAX_DATA_DIR_BYTES: usize = MAX_SOCKET_PATH - "/doors/".len() - DOOR_N
 pub struct DataFolder {
     root: PathBuf,
     /// Holds the lock as long as it is open.
-    _lock: File,
+    lock: File,
 }
 
 /// Whether what a crash left may be put right now.
@@ -69,18 +69,22 @@ impl DataFolder {
             TryLockError::WouldBlock => StartError::Owned(root.clone()),
             TryLockError::Error(source) => StartError::Folder { path, source },
         })?;
-        Ok((Self { root, _lock: lock }, others))
+        Ok((Self { root, lock }, others))
     }
 
-    /// After what was left is put right: lets others in, where they may be.
+    /// After what was left is put right: lets others in, where they may be. The kernel gives the lock up for a moment in
+    /// between, so somebody else may have it now.
     ///
     /// # Errors
-    /// When the lock cannot be changed.
-    pub fn share(&self, ownership: Ownership) -> io::Result<()> {
-        match ownership {
-            Ownership::Sole => Ok(()),
-            Ownership::Shared => self._lock.lock_shared(),
+    /// [`StartError::Owned`] when somebody else was quicker.
+    pub fn share(&self, ownership: Ownership) -> Result<(), StartError> {
+        if ownership == Ownership::Sole {
+            return Ok(());
         }
+        self.lock.try_lock_shared().map_err(|error| match error {
+            TryLockError::WouldBlock => StartError::Owned(self.root.clone()),
+            TryLockError::Error(source) => StartError::Folder { path: self.root.clone(), source },
+        })
     }
 
     /// The socket of a run's door.

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wardian_protocol::{OrgId, RequestId, SessionId};
-use wardian_session::{Caller, Full, RunError, RunEvent, RunStatus, StartError};
+use wardian_session::{Caller, Full, Ownership, RunError, RunEvent, RunStatus, StartError};
 use wardian_store::{BeginRun, NewSession, SessionStatus};
 
 use super::world::{World, command, deaf, request_id, start};
@@ -159,6 +159,29 @@ async fn a_run_that_cannot_be_prepared_leaves_the_session_usable() {
     assert_eq!(world.report(again()).await.status, RunStatus::Completed);
     let record = world.store.session(&world.org, &session).await.unwrap().unwrap();
     assert_eq!(record.status, SessionStatus::Idle);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn local_engines_share_a_folder_and_leave_each_others_runs_alone() {
+    let world = World::with(QUIET, |config| config.ownership = Ownership::Shared).await;
+    let (sink, mut events) = mpsc::channel(4);
+    let cancel = CancellationToken::new();
+    let run = world.engine.run(world.caller(None), command(&["sleep", "1000"]), sink, cancel.clone());
+    let others = async {
+        let Some(RunEvent::Started { session_id, .. }) = events.recv().await else { panic!("it starts") };
+        let starts = (0..3).map(|_| {
+            start(&world.temp, &world.store, "http://127.0.0.1:1", |config| {
+                config.ownership = Ownership::Shared
+            })
+        });
+        let engines = futures_util::future::join_all(starts).await;
+        assert!(engines.iter().all(Result::is_ok));
+        let record = world.store.session(&world.org, &session_id).await.unwrap().unwrap();
+        assert_eq!(record.status, SessionStatus::Running);
+        cancel.cancel();
+    };
+    let (report, ()) = tokio::join!(run, others);
+    assert_eq!(report.unwrap().status, RunStatus::Cancelled);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -75,6 +75,7 @@ struct Launcher {
     groups: Groups,
     view: view::View,
     id_maps: idmap::Cache,
+    masked: Vec<String>,
     sandboxes: Vec<Sandbox>,
     /// Held until the process ends: no other launcher uses the folder.
     _lock: File,
@@ -120,7 +121,8 @@ impl Launcher {
             agent,
             missing,
         };
-        Ok(Self { capabilities, groups, view, id_maps, sandboxes: Vec::new(), _lock: lock })
+        let masked = crate::namespace::masked();
+        Ok(Self { capabilities, groups, view, id_maps, masked, sandboxes: Vec::new(), _lock: lock })
     }
 
     /// Answers until the server is gone or a signal asks to end.

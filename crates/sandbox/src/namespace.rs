@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -39,13 +40,10 @@ pub(crate) const CLONE_FLAGS: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWIPC
     | libc::CLONE_NEWUTS) as u64;
 
-/// What of `/proc` is covered because it tells about the host or acts on it. The rest is read-only and the kernel's
-/// own checks hold for an unprivileged user.
+/// What of `/proc` is covered because it tells about the host. The rest is read-only, and the kernel's own checks hold
+/// for an unprivileged user; files that only root may read need no cover.
 const MASKED: &[&str] = &[
-    "acpi",
-    "asound",
     "cmdline",
-    "config.gz",
     "kallsyms",
     "kcore",
     "key-users",
@@ -54,10 +52,16 @@ const MASKED: &[&str] = &[
     "latency_stats",
     "modules",
     "sched_debug",
-    "scsi",
-    "sysrq-trigger",
     "timer_list",
 ];
+
+/// Returns what of `/proc` has to be covered on this host.
+pub(crate) fn masked() -> Vec<String> {
+    let readable = |name: &&&str| {
+        std::fs::metadata(format!("/proc/{name}")).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0)
+    };
+    MASKED.iter().filter(readable).map(|name| format!("proc/{name}")).collect()
+}
 
 /// Something to be mounted at `target` of the new root.
 pub(crate) struct Mount {
@@ -74,6 +78,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) mounts: Vec<Mount>,
     pub(crate) hostname: &'a str,
     pub(crate) limits: &'a Limits,
+    /// What of `/proc` is covered, relative to the root.
+    pub(crate) masked: &'a [String],
 }
 
 /// Turns this process, freshly cloned, into the guest. What goes wrong is said on the control socket.
@@ -92,25 +98,19 @@ fn try_become_guest(plan: &Plan<'_>, control: &OwnedFd) -> Result<std::convert::
         // The launcher has ended, or has already said what went wrong.
         _ => sys::exit_now(1),
     }
-    take_identity(plan)
-        .map_err(step("own user and control groups", crate::doctor::mend_user_namespaces()))?;
-    let mounts = |what: &'static str| step(what, crate::doctor::mend_mounts());
+    take_identity(plan).map_err(step("own user and control groups", crate::doctor::mend_user_namespaces))?;
     let root = mount_root(&plan.mounts)?;
-    rustix::process::fchdir(root).map_err(io::Error::from).map_err(mounts("the new root"))?;
-    mount_proc(root).map_err(step("own /proc", crate::doctor::mend_proc()))?;
-    mount_terminals(root).map_err(mounts("own /dev/pts"))?;
-    leave_old_root().map_err(mounts("the new root"))?;
-    let rest =
-        |what: &'static str| step(what, "report this: the kernel allowed the namespace but not its use");
-    sys::loopback_up().map_err(rest("loopback"))?;
-    rustix::system::sethostname(plan.hostname.as_bytes())
-        .map_err(io::Error::from)
-        .map_err(rest("host name"))?;
-    limit_resources(plan.limits).map_err(rest("resource limits"))?;
-    let descriptors = place_descriptors(plan, control).map_err(rest("descriptors"))?;
-    rustix::thread::set_no_new_privs(true).map_err(io::Error::from).map_err(rest("no new privileges"))?;
-    sys::drop_capabilities().map_err(rest("no capabilities"))?;
-    sys::close_on_exec_from(descriptors).map_err(rest("descriptors"))?;
+    rustix::process::fchdir(root).map_err(mount_step("the new root"))?;
+    mount_proc(root, plan.masked).map_err(step("own /proc", crate::doctor::mend_proc))?;
+    mount_terminals(root).map_err(mount_step("own /dev/pts"))?;
+    leave_old_root().map_err(mount_step("the new root"))?;
+    sys::loopback_up().map_err(other_step("loopback"))?;
+    rustix::system::sethostname(plan.hostname.as_bytes()).map_err(other_step("host name"))?;
+    limit_resources(plan.limits).map_err(other_step("resource limits"))?;
+    let descriptors = place_descriptors(plan, control).map_err(other_step("descriptors"))?;
+    rustix::thread::set_no_new_privs(true).map_err(other_step("no new privileges"))?;
+    sys::drop_capabilities().map_err(other_step("no capabilities"))?;
+    sys::close_on_exec_from(descriptors).map_err(other_step("descriptors"))?;
     let argv =
         sys::CStrings::new([b"wardian-guest".to_vec(), b"guest".to_vec()]).expect("no NUL in constants");
     let env = sys::CStrings::new([]).expect("an empty list");
@@ -122,9 +122,16 @@ fn try_become_guest(plan: &Plan<'_>, control: &OwnedFd) -> Result<std::convert::
     ))
 }
 
-fn step(what: &'static str, mend: impl Into<String>) -> impl FnOnce(io::Error) -> Failure {
-    let mend = mend.into();
-    move |error| Failure::isolation(what, error, mend)
+fn step<E: Into<io::Error>>(what: &'static str, mend: fn() -> String) -> impl FnOnce(E) -> Failure {
+    move |error| Failure::isolation(what, error.into(), mend())
+}
+
+fn mount_step<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Failure {
+    step(what, crate::doctor::mend_mounts)
+}
+
+fn other_step<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Failure {
+    step(what, || "report this: the kernel allowed the namespace but not its use".to_owned())
 }
 
 fn take_identity(plan: &Plan<'_>) -> io::Result<()> {
@@ -150,8 +157,7 @@ fn mount_root(mounts: &[Mount]) -> Result<BorrowedFd<'_>, Failure> {
     let (root, rest) = mounts.split_first().expect("the root comes first");
     // Any folder will do until the old root goes; every view has this one.
     move_mount(&root.tree, "", rustix::fs::CWD, "/usr", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .map_err(io::Error::from)
-        .map_err(step("the new root", crate::doctor::mend_mounts()))?;
+        .map_err(step("the new root", crate::doctor::mend_mounts))?;
     let root = root.tree.as_fd();
     for one in rest {
         attach(root, &one.tree, &one.target).map_err(|error| {
@@ -170,7 +176,7 @@ fn attach(root: BorrowedFd<'_>, tree: &OwnedFd, target: &Path) -> io::Result<()>
     Ok(move_mount(tree, "", &target, "", flags)?)
 }
 
-fn mount_proc(root: BorrowedFd<'_>) -> io::Result<()> {
+fn mount_proc(root: BorrowedFd<'_>, masked: &[String]) -> io::Result<()> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC
@@ -179,14 +185,8 @@ fn mount_proc(root: BorrowedFd<'_>) -> io::Result<()> {
     fsconfig_create(&context)?;
     let proc = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     move_mount(&proc, "", root, "proc", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-    for name in MASKED {
-        let path = format!("proc/{name}");
-        match mount("dev/null", path.as_str(), "", MountFlags::BIND, None) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => (),
-            // A folder: an empty one covers it.
-            Err(rustix::io::Errno::NOTDIR) => mount("var", path.as_str(), "", MountFlags::BIND, None)?,
-            Err(error) => return Err(error.into()),
-        }
+    for path in masked {
+        mount("dev/null", path.as_str(), "", MountFlags::BIND, None)?;
     }
     Ok(())
 }

@@ -5,7 +5,8 @@
 //! on an older kernel, so that a kernel update opens nothing.
 
 use libc::{
-    BPF_ABS, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, c_int, c_long, sock_filter,
+    BPF_ABS, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, c_int, c_long,
+    sock_filter,
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -173,12 +174,8 @@ const TIOCLINUX: u32 = 0x541c;
 /// Returns the filter for the guest and all that it starts.
 pub(crate) fn guest_filter() -> Vec<sock_filter> {
     let mut program = Program::new();
-    for &call in MISSING {
-        program.on_call(call, errno(libc::ENOSYS));
-    }
-    for &call in REFUSED {
-        program.on_call(call, errno(libc::EPERM));
-    }
+    program.on_calls(MISSING, errno(libc::ENOSYS));
+    program.on_calls(REFUSED, errno(libc::EPERM));
     for &(call, argument, bits) in REFUSED_BITS {
         program.on_argument(call, argument, BPF_JSET, bits, errno(libc::EPERM));
     }
@@ -216,8 +213,13 @@ impl Program {
         ])
     }
 
-    fn on_call(&mut self, call: c_long, action: u32) {
-        self.0.push(statement(BPF_JMP | BPF_JEQ | BPF_K, 0, 1, call as u32));
+    /// Each call jumps to one shared return; after them, the others jump over it.
+    fn on_calls(&mut self, calls: &[c_long], action: u32) {
+        for (call, left) in calls.iter().zip((1..=calls.len()).rev()) {
+            let to_return = u8::try_from(left).expect("fewer calls than a jump reaches");
+            self.0.push(statement(BPF_JMP | BPF_JEQ | BPF_K, to_return, 0, *call as u32));
+        }
+        self.0.push(statement(BPF_JMP | BPF_JA, 0, 0, 1));
         self.0.push(statement(BPF_RET | BPF_K, 0, 0, action));
     }
 
@@ -271,6 +273,7 @@ mod tests {
                     accumulator = u32::from_ne_bytes(data[offset..offset + 4].try_into().unwrap());
                 }
                 c if c == BPF_JMP | BPF_JEQ | BPF_K => at += jump(accumulator == step.k),
+                c if c == BPF_JMP | BPF_JA => at += step.k as usize,
                 c if c == BPF_JMP | BPF_JGE | BPF_K => at += jump(accumulator >= step.k),
                 c if c == BPF_JMP | BPF_JSET | BPF_K => at += jump(accumulator & step.k != 0),
                 c if c == BPF_RET | BPF_K => return step.k,

@@ -24,8 +24,9 @@ use crate::spec::{Capabilities, Exit, Limits, Tier, Volume, WayOut};
 pub(crate) const PROTOCOL: u32 = 1;
 /// Names of sandboxes become names of control groups: short and plain.
 pub(crate) const MAX_NAME_BYTES: usize = 64;
-/// A packet must fit a unix socket's buffer (212,992 bytes by default) several times.
-const INLINE_BYTES: usize = 32 << 10;
+/// What is longer goes in a memory file. Most requests are shorter, and the receiver's buffer costs it a page fault for
+/// each 4 KiB.
+const INLINE_BYTES: usize = 8 << 10;
 /// Room for the longest argument list that the kernel takes (2 MiB of 8 MiB stack), and its JSON escapes.
 const MAX_PAYLOAD_BYTES: usize = 16 << 20;
 /// The most descriptors with one packet: a memory file, three streams, a channel.

@@ -79,6 +79,7 @@ impl Launcher {
                 mounts,
                 hostname: &create.hostname,
                 limits: &create.limits,
+                masked: &self.masked,
             };
             self.start(&plan, owner, ours, &create.name)
         });

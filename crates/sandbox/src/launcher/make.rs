@@ -212,16 +212,18 @@ impl Launcher {
 
     fn start(&self, plan: &Plan<'_>, owner: u32, life: OwnedFd, name: &str) -> Result<Sandbox, Failure> {
         let unified = plan.group.unified.as_ref().map(AsFd::as_fd);
-        let cloned = sys::clone3(namespace::CLONE_FLAGS, unified).map_err(|error| {
-            Failure::isolation("new namespaces", error, crate::doctor::mend_user_namespaces())
-        })?;
-        let (pid, pidfd) = match cloned {
-            Cloned::Child => {
-                // Or this process would keep alive what tells it that the launcher has died.
-                drop(life);
-                namespace::become_guest(plan)
-            }
-            Cloned::Parent { pid, pidfd } => (pid, pidfd),
+        let refused =
+            |error| Failure::isolation("new namespaces", error, crate::doctor::mend_user_namespaces());
+        self.view.enter_bare().map_err(refused)?;
+        let cloned = sys::clone3(namespace::CLONE_FLAGS, unified);
+        if let Ok(Cloned::Child) = cloned {
+            // Or this process would keep alive what tells it that the launcher has died.
+            drop(life);
+            namespace::become_guest(plan);
+        }
+        self.view.leave_bare().map_err(refused)?;
+        let Cloned::Parent { pid, pidfd } = cloned.map_err(refused)? else {
+            unreachable!("the child has become the guest")
         };
         let inside = namespace::INSIDE_ID;
         // The group id needs no other than the user id's number as root; without root it is the caller's own.

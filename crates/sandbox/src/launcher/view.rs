@@ -69,6 +69,9 @@ pub(super) enum PointKind {
 pub(super) type Points = BTreeMap<PathBuf, PointKind>;
 
 pub(super) struct View {
+    /// This launcher's own mount namespace, and one with nothing of the host in it, to be born in.
+    own: OwnedFd,
+    bare: OwnedFd,
     root: PathBuf,
     libexec_dir: PathBuf,
     bases: Vec<(Points, PathBuf)>,
@@ -78,36 +81,22 @@ pub(super) struct View {
 impl View {
     pub(super) fn prepare(state_dir: &Path, libexec_dir: &Path) -> Result<Self, Failure> {
         let root = state_dir.join("view");
-        let view = Self { root, libexec_dir: libexec_dir.to_owned(), bases: Vec::new(), made: 0 };
-        view.lay_out().map_err(|error| {
-            Failure::isolation("the read-only system view", error, crate::doctor::mend_mounts())
-        })?;
-        Ok(view)
+        let failed =
+            |error| Failure::isolation("the read-only system view", error, crate::doctor::mend_mounts());
+        lay_out(&root).map_err(failed)?;
+        let (own, bare) = make_bare_namespace(&root.join("bare")).map_err(failed)?;
+        Ok(Self { own, bare, root, libexec_dir: libexec_dir.to_owned(), bases: Vec::new(), made: 0 })
     }
 
-    fn lay_out(&self) -> io::Result<()> {
-        fs::create_dir_all(&self.root)?;
-        attach(&tmpfs("16m", "0755", None)?, &self.root)?;
-        let etc = self.root.join("etc");
-        write_etc(&etc)?;
-        let dev = self.root.join("dev");
-        fs::create_dir_all(dev.join("pts"))?;
-        for device in DEVICES {
-            File::create(dev.join(device))?;
-            attach(&clone(&Path::new("/dev").join(device), MOUNT_ATTR_NOSUID)?, &dev.join(device))?;
-        }
-        for (link, target) in [
-            ("fd", "/proc/self/fd"),
-            ("stdin", "/proc/self/fd/0"),
-            ("stdout", "/proc/self/fd/1"),
-            ("stderr", "/proc/self/fd/2"),
-            ("ptmx", "pts/ptmx"),
-            // One file system, one limit, for both.
-            ("shm", "/tmp"),
-        ] {
-            symlink(target, dev.join(link))?;
-        }
-        Ok(())
+    /// Goes where there is nothing of the host, to clone there: less to copy, less to leave behind, and nothing of the
+    /// host within reach of what is born.
+    pub(super) fn enter_bare(&self) -> io::Result<()> {
+        enter(&self.bare)
+    }
+
+    /// Comes back.
+    pub(super) fn leave_bare(&self) -> io::Result<()> {
+        enter(&self.own)
     }
 
     pub(super) fn has_agent(&self) -> bool {
@@ -189,6 +178,60 @@ impl View {
         let _ = unmount(&self.root, UnmountFlags::DETACH);
         let _ = fs::remove_dir(&self.root);
     }
+}
+
+fn lay_out(root: &Path) -> io::Result<()> {
+    fs::create_dir_all(root)?;
+    attach(&tmpfs("16m", "0755", None)?, root)?;
+    let etc = root.join("etc");
+    write_etc(&etc)?;
+    let dev = root.join("dev");
+    fs::create_dir_all(dev.join("pts"))?;
+    for device in DEVICES {
+        File::create(dev.join(device))?;
+        attach(&clone(&Path::new("/dev").join(device), MOUNT_ATTR_NOSUID)?, &dev.join(device))?;
+    }
+    for (link, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+        // One file system, one limit, for both.
+        ("shm", "/tmp"),
+    ] {
+        symlink(target, dev.join(link))?;
+    }
+    Ok(())
+}
+
+/// Makes a mount namespace with only an empty root, a place to mount at and `/proc` (which the kernel wants to see
+/// before it allows another). Returns this process's own and that one.
+fn make_bare_namespace(point: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
+    let current = || Ok::<_, io::Error>(OwnedFd::from(File::open("/proc/thread-self/ns/mnt")?));
+    let own = current()?;
+    fs::create_dir(point)?;
+    sys::unshare(libc::CLONE_NEWNS)?;
+    let made = (|| {
+        let root = tmpfs("64k", "0755", None)?;
+        attach(&root, point)?;
+        rustix::process::fchdir(&root)?;
+        fs::create_dir("usr")?;
+        fs::create_dir("proc")?;
+        let proc = open_tree(CWD, "/proc", clone_flags())?;
+        sys::mount_setattr(proc.as_fd(), MountAttributes { set: 0, private: true, id_map: None })?;
+        attach(&proc, Path::new("proc"))?;
+        rustix::process::pivot_root(".", ".")?;
+        unmount(".", UnmountFlags::DETACH)?;
+        current()
+    })();
+    enter(&own)?;
+    Ok((own, made?))
+}
+
+fn enter(namespace: &OwnedFd) -> io::Result<()> {
+    let kind = Some(rustix::thread::LinkNameSpaceType::Mount);
+    Ok(rustix::thread::move_into_link_name_space(namespace.as_fd(), kind)?)
 }
 
 fn write_etc(etc: &Path) -> io::Result<()> {

@@ -32,7 +32,7 @@ pub struct App {
     pub org: OrgId,
     /// Scope `sessions`, no user.
     pub key: String,
-    _temp: TempDir,
+    temp: TempDir,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -66,8 +66,7 @@ impl App {
         let serving =
             serve(listener, config, engine.clone(), Arc::clone(&store), stop.clone().cancelled_owned());
         tasks.spawn(async move { serving.await.unwrap() });
-        let mut app =
-            Self { address, store, model, engine, org, key: String::new(), _temp: temp, stop, tasks };
+        let mut app = Self { address, store, model, engine, org, key: String::new(), temp, stop, tasks };
         app.key = app.new_key(&[Scope::Sessions], None).await;
         app
     }
@@ -95,6 +94,12 @@ impl App {
 
     pub async fn run(&self, body: &Value) -> Reply {
         self.post(&self.key, "/v1/x/run", body).await
+    }
+
+    /// Starts another launcher in the place of one that died, which removes what that one left.
+    pub fn sweep(&self) {
+        let config = LauncherConfig::new(libexec(), self.temp.path().join("sandboxes"));
+        drop(Launcher::start(config).unwrap());
     }
 
     /// Stops the server and waits until nothing of it is left.

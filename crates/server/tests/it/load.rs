@@ -87,6 +87,7 @@ async fn a_launcher_that_dies_makes_only_the_sandbox_red() {
     let run = app.run(&json!({"prompt": "x", "command": ["true"]})).await;
     assert_eq!((run.status, run.error_type().as_str()), (500, "api_error"), "{run:#?}");
     assert_eq!(app.get(&app.key, "/v1/x/usage").await.status, 200);
+    app.sweep();
 }
 
 /// The processes that this test has started: the launcher. (nextest gives each test a process of its own.)

@@ -19,45 +19,128 @@ pub(crate) enum Cloned {
     Parent { pid: Pid, pidfd: OwnedFd },
 }
 
+#[repr(C, align(8))]
+#[derive(Default)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+impl CloneArguments {
+    fn new(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Self {
+        let mut arguments = Self { flags, exit_signal: libc::SIGCHLD as u64, ..Self::default() };
+        if let Some(cgroup) = cgroup {
+            arguments.flags |= CLONE_INTO_CGROUP;
+            arguments.cgroup = cgroup.as_raw_fd() as u64;
+        }
+        arguments
+    }
+}
+
+/// More than 32 bits, which libc's constant is not.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// `clone3` like a fork (no shared memory), into new namespaces and perhaps a control group of version 2.
 ///
 /// The caller must be single-threaded, or do nothing in the child but system calls: then locks that other threads held
 /// cannot matter. Launcher and guest are single-threaded by construction.
 pub(crate) fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
-    #[repr(C, align(8))]
-    #[derive(Default)]
-    struct CloneArgs {
-        flags: u64,
-        pidfd: u64,
-        child_tid: u64,
-        parent_tid: u64,
-        exit_signal: u64,
-        stack: u64,
-        stack_size: u64,
-        tls: u64,
-        set_tid: u64,
-        set_tid_size: u64,
-        cgroup: u64,
-    }
     let mut pidfd: c_int = -1;
-    let mut arguments = CloneArgs {
-        flags: flags | libc::CLONE_PIDFD as u64,
-        pidfd: ptr::addr_of_mut!(pidfd) as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        ..CloneArgs::default()
-    };
-    if let Some(cgroup) = cgroup {
-        arguments.flags |= 0x2_0000_0000; // CLONE_INTO_CGROUP, which libc truncates to 32 bits
-        arguments.cgroup = cgroup.as_raw_fd() as u64;
-    }
+    let mut arguments = CloneArguments::new(flags | libc::CLONE_PIDFD as u64, cgroup);
+    arguments.pidfd = ptr::addr_of_mut!(pidfd) as u64;
     // SAFETY: the structure is initialised and as long as we say; without CLONE_VM the child has its own copy of all
     // memory, so that both sides go on with valid stacks.
-    let pid =
-        check(unsafe { libc::syscall(libc::SYS_clone3, ptr::addr_of!(arguments), size_of::<CloneArgs>()) })?;
+    let pid = check(unsafe {
+        libc::syscall(libc::SYS_clone3, ptr::addr_of!(arguments), size_of::<CloneArguments>())
+    })?;
     match Pid::from_raw(pid as i32) {
         None => Ok(Cloned::Child),
         // SAFETY: the kernel stored a new descriptor there, which nothing else owns.
         Some(pid) => Ok(Cloned::Parent { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+    }
+}
+
+/// The stack of a child that shares our memory until it has become another program.
+pub(crate) struct ChildStack(Vec<u128>);
+
+impl ChildStack {
+    pub(crate) fn new() -> Self {
+        // What such a child does needs a tenth of it.
+        Self(vec![0; (64 << 10) / size_of::<u128>()])
+    }
+}
+
+/// Runs `program` in a new process that shares this one's memory, on a stack of its own, while this one sleeps until
+/// the child has become another program or has ended: what a fork costs without copying any memory.
+///
+/// `program` must not return normally to anything of ours: it executes or exits. It must not allocate, unlock or drop
+/// what this process goes on using; system calls act on the child alone.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn spawn<F: FnOnce() -> std::convert::Infallible>(
+    program: F,
+    cgroup: Option<BorrowedFd<'_>>,
+    stack: &mut ChildStack,
+) -> io::Result<Pid> {
+    extern "C" fn enter<F: FnOnce() -> std::convert::Infallible>(program: *mut Option<F>) -> ! {
+        // SAFETY: the parent passes the address of its variable, which lives while it sleeps.
+        if let Some(program) = unsafe { (*program).take() } {
+            let _never_returns = program();
+        }
+        exit_now(127)
+    }
+    let mut program = Some(program);
+    let mut arguments = CloneArguments::new((libc::CLONE_VM | libc::CLONE_VFORK) as u64, cgroup);
+    arguments.stack = stack.0.as_mut_ptr() as u64;
+    arguments.stack_size = (stack.0.len() * size_of::<u128>()) as u64;
+    let result: i64;
+    // SAFETY: the child starts on its own stack, whose top is 16-byte aligned as a call wants it, and never returns from
+    // `enter`, so that it touches no frame of ours; the kernel keeps us asleep (CLONE_VFORK) while it uses our memory.
+    // The registers that the system call and the call in the child change are named or belong to the child alone.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "xor ebp, ebp",
+            "mov rdi, r8",
+            "call r9",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 => result,
+            in("rdi") ptr::addr_of!(arguments),
+            in("rsi") size_of::<CloneArguments>(),
+            in("r8") ptr::addr_of_mut!(program),
+            in("r9") enter::<F> as extern "C" fn(*mut Option<F>) -> !,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    // The child has taken it out of the memory that is ours too: nothing is dropped twice.
+    match Pid::from_raw(result as i32) {
+        Some(pid) if result > 0 => Ok(pid),
+        _ => Err(io::Error::from_raw_os_error(-result as i32)),
+    }
+}
+
+/// As above, by a fork that copies.
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn spawn<F: FnOnce() -> std::convert::Infallible>(
+    program: F,
+    cgroup: Option<BorrowedFd<'_>>,
+    _stack: &mut ChildStack,
+) -> io::Result<Pid> {
+    match clone3(libc::CLONE_VFORK as u64, cgroup)? {
+        Cloned::Child => match program() {},
+        Cloned::Parent { pid, .. } => Ok(pid),
     }
 }
 

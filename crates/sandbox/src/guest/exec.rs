@@ -1,10 +1,9 @@
 //! Programs started, watched and ended.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -29,6 +28,8 @@ pub(super) struct Execs {
     running: Vec<Running>,
     /// Trees of ended execs that left children behind.
     leftovers: Vec<Tree>,
+    /// Each child's in turn, until it has become its program.
+    stack: sys::ChildStack,
 }
 
 struct Running {
@@ -50,7 +51,14 @@ enum Ending {
 
 impl Execs {
     pub(super) fn new(group: Option<OwnedFd>, limits: Limits) -> Self {
-        Self { group, limits, next: 0, running: Vec::new(), leftovers: Vec::new() }
+        Self {
+            group,
+            limits,
+            next: 0,
+            running: Vec::new(),
+            leftovers: Vec::new(),
+            stack: sys::ChildStack::new(),
+        }
     }
 
     /// Starts one program; the four descriptors are its streams and its channel.
@@ -103,34 +111,29 @@ impl Execs {
             }
             None => Tree::subreaper().map_err(at("pipe"))?,
         };
-        let (flags, group) = match &tree {
-            // The parent sleeps until the child has become the program, or has failed to: then it knows which.
-            Tree::Group(group) => (libc::CLONE_VFORK as u64, Some(group.directory())),
+        let program = || become_program(&program, &streams, &limits);
+        let child = match &tree {
+            // Asleep until the child has become the program, or has failed to: then it is known which.
+            Tree::Group(group) => {
+                sys::spawn(|| tree::run(program, &writing), Some(group.directory()), &mut self.stack)
+            }
             // This child does not become the program but waits for it.
-            Tree::Subreaper(_) => (0, None),
+            Tree::Subreaper(subreaper) => sys::clone3(0, None).map(|cloned| match cloned {
+                Cloned::Child => subreaper.run(program, &writing),
+                Cloned::Parent { pid, .. } => pid,
+            }),
         };
-        let cloned = sys::clone3(flags, group);
-        match cloned {
-            Ok(Cloned::Child) => {
-                drop(reading);
-                tree.run(|| become_program(&program, &streams, &limits), &writing)
-            }
-            Ok(Cloned::Parent { pid, .. }) => {
-                drop(writing);
-                match read_failure(&reading) {
-                    None => Ok((pid, tree.started(pid))),
-                    Some((step, error)) => {
-                        // The child ends by itself; the loop reaps it like any orphan.
-                        self.leftovers.push(tree);
-                        Err((step, error))
-                    }
-                }
-            }
-            Err(error) => {
-                self.leftovers.push(tree);
-                Err(("new process", error))
-            }
-        }
+        drop(writing);
+        let failure = match child {
+            Ok(pid) => match read_failure(&reading) {
+                None => return Ok((pid, tree.started(pid))),
+                // The child ends by itself; the loop reaps it like any orphan.
+                Some(failure) => failure,
+            },
+            Err(error) => ("new process", error),
+        };
+        self.leftovers.push(tree);
+        Err(failure)
     }
 
     pub(super) fn watch<'a>(&'a mut self, interest: &mut Interest<'a>, now: Instant) {
@@ -149,11 +152,12 @@ impl Execs {
 
     /// Learns that a process of ours has ended.
     pub(super) fn reaped(&mut self, pid: Pid, status: WaitStatus) {
-        self.leftovers.iter_mut().for_each(|tree| tree.reaped(pid));
+        for tree in &mut self.leftovers {
+            tree.reaped(pid, None, status);
+        }
         for one in &mut self.running {
-            one.tree.reaped(pid);
-            if one.pid == pid && one.status.is_none() {
-                one.status = Some(one.tree.status(status));
+            if let Some(status) = one.tree.reaped(pid, Some(one.pid), status) {
+                one.status.get_or_insert(status);
             }
         }
     }
@@ -281,8 +285,7 @@ fn become_program(program: &Program, streams: &[OwnedFd; 3], limits: &Limits) ->
         }
         sys::close_on_exec_from(3).map_err(|error| (Step::Process, error))?;
         limit(Resource::Nofile, limits.open_files).map_err(at(Step::Process))?;
-        rustix::process::chdir(Path::new(OsStr::from_bytes(program.cwd.as_bytes())))
-            .map_err(at(Step::Cwd))?;
+        rustix::process::chdir(&program.cwd).map_err(at(Step::Cwd))?;
         sys::install_filter(&crate::seccomp::exec_filter()).map_err(|error| (Step::Process, error))
     };
     match prepare() {

@@ -5,6 +5,7 @@
 //! subreaper (they have the same user id); then, and only then, everything that has no known parent is killed with it.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -92,14 +93,6 @@ impl Tree {
         }))
     }
 
-    /// In the child: runs the program, here or below a subreaper.
-    pub(super) fn run(&self, program: impl FnOnce() -> (Step, io::Error), failure: &OwnedFd) -> ! {
-        match self {
-            Self::Group(_) => fail(failure, program()),
-            Self::Subreaper(subreaper) => subreaper.run(program, failure),
-        }
-    }
-
     /// In the parent: the child runs.
     pub(super) fn started(mut self, pid: Pid) -> Self {
         if let Self::Subreaper(subreaper) = &mut self {
@@ -127,23 +120,19 @@ impl Tree {
         }
     }
 
-    /// Returns how the program ended, when the reaped child was it.
-    pub(super) fn status(&mut self, status: WaitStatus) -> ExecEvent {
+    /// Learns that a child of the guest has ended; returns how the program ended, when that says so.
+    pub(super) fn reaped(&mut self, pid: Pid, program: Option<Pid>, status: WaitStatus) -> Option<ExecEvent> {
         match self {
-            Self::Group(_) => event(status.as_raw()),
+            Self::Group(_) => (program == Some(pid)).then(|| event(status.as_raw())),
             Self::Subreaper(subreaper) => {
-                subreaper.take_status().unwrap_or(ExecEvent::Signaled { signal: libc::SIGKILL })
+                if subreaper.pid != Some(pid) {
+                    return None;
+                }
+                subreaper.ended = true;
+                let status = subreaper.take_status();
+                subreaper.murdered = !subreaper.told;
+                if subreaper.murdered { Some(ExecEvent::Signaled { signal: libc::SIGKILL }) } else { status }
             }
-        }
-    }
-
-    pub(super) fn reaped(&mut self, pid: Pid) {
-        if let Self::Subreaper(subreaper) = self
-            && subreaper.pid == Some(pid)
-        {
-            subreaper.ended = true;
-            subreaper.take_status();
-            subreaper.murdered = !subreaper.told;
         }
     }
 
@@ -203,8 +192,14 @@ impl Tree {
     }
 }
 
+/// In the child: becomes the program, or says why it could not.
+pub(super) fn run(program: impl FnOnce() -> (Step, io::Error), failure: &OwnedFd) -> Infallible {
+    fail(failure, program())
+}
+
 impl Subreaper {
-    fn run(&self, program: impl FnOnce() -> (Step, io::Error), failure: &OwnedFd) -> ! {
+    /// In the child: runs the program below itself and waits.
+    pub(super) fn run(&self, program: impl FnOnce() -> (Step, io::Error), failure: &OwnedFd) -> ! {
         // Any process id says yes.
         if let Err(error) = rustix::process::set_child_subreaper(Some(Pid::INIT)) {
             fail(failure, (Step::Process, error.into()));

@@ -102,7 +102,7 @@ async fn a_prompt_of_100_kib_is_one_argument() {
 }
 
 /// Starts a grandchild in a session of its own whose parent has gone, which writes a beat to the workspace.
-const HIDDEN_CHILD: &str = "import os, sys, time
+pub const HIDDEN_CHILD: &str = "import os, sys, time
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:

@@ -242,10 +242,11 @@ async fn a_client_that_leaves_before_its_request_is_sent_pays_nothing() {
     client.request("POST", "/v1/messages", &ask(true, 50)).await;
     store.opening.acquire().await.unwrap().forget();
     assert!(door.door.reserved().0 > 0);
-    drop(client);
-    let closing = door.door.close();
+    // Half-closing is leaving; unlike a dropped client, this one sees when it was noticed.
+    tokio::io::AsyncWriteExt::shutdown(&mut client.stream).await.unwrap();
+    assert!(client.ends().await);
     store.gate.add_permits(1);
-    let spent = closing.await;
+    let spent = door.door.close().await;
     assert_eq!(spent.cost, NanoUsd::ZERO);
     assert_eq!(model.request_count(), 0);
     let usage = rig.usage().await;

@@ -102,7 +102,8 @@ impl Raw {
     /// Waits for so many requests.
     pub async fn wait_for(&self, count: usize) {
         loop {
-            let came = self.state.came.notified();
+            let mut came = std::pin::pin!(self.state.came.notified());
+            came.as_mut().enable();
             if self.state.requests.lock().unwrap().len() >= count {
                 return;
             }
@@ -133,9 +134,10 @@ async fn connection(state: Arc<State>, mut stream: TcpStream) -> std::io::Result
                 return Ok(());
             }
         };
+        // The answer first: who waits for a request counts on its answer being taken.
+        let answer = state.answers.lock().unwrap().pop_front();
         state.requests.lock().unwrap().push(request);
         state.came.notify_waiters();
-        let answer = state.answers.lock().unwrap().pop_front();
         let answer = answer.unwrap_or_else(|| Answer::of("", Then::Hold));
         for piece in answer.pieces {
             stream.write_all(&piece).await?;

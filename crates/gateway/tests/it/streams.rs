@@ -106,18 +106,20 @@ async fn a_cut_stream_is_passed_on_as_cut_and_estimated() {
     let error = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n";
     let (start, text, end) = (START.as_bytes(), TEXT.as_bytes(), END.as_bytes());
     let cases = [
-        (Answer::stream(&[start, text, text], Then::Close), false, CUT_NANO_USD),
-        (Answer::stream(&[start, text, text], Then::Keep), true, CUT_NANO_USD),
-        (Answer::stream(&[start, text, text, error.as_bytes()], Then::Keep), true, CUT_NANO_USD),
-        (Answer::stream(&[error.as_bytes()], Then::Keep), true, 0),
-        (Answer::stream(&[start, text, end], Then::Close), false, WHOLE_NANO_USD),
+        (vec![start, text, text], Then::Close, false, CUT_NANO_USD),
+        (vec![start, text, text], Then::Keep, true, CUT_NANO_USD),
+        (vec![start, text, text, error.as_bytes()], Then::Keep, true, CUT_NANO_USD),
+        (vec![error.as_bytes()], Then::Keep, true, 0),
+        (vec![start, text, end], Then::Close, false, WHOLE_NANO_USD),
         (
-            Answer::stream(&[&start[..start.len() - 2], b"\r\n\r\n", &end[..end.len() - 1]], Then::Keep),
+            vec![&start[..start.len() - 2], b"\r\n\r\n", &end[..end.len() - 1]],
+            Then::Keep,
             true,
             WHOLE_NANO_USD,
         ),
     ];
-    for (answer, whole, cost) in cases {
+    for (pieces, then, whole, cost) in cases {
+        let answer = Answer::stream(&pieces, then);
         let sent: Vec<u8> = answer.pieces.concat();
         let raw = Raw::new(vec![answer]).await;
         let rig = Rig::new(&raw.url).await;
@@ -125,6 +127,8 @@ async fn a_cut_stream_is_passed_on_as_cut_and_estimated() {
         let reply = door.connect().await.ask(&ask(true, 50)).await;
         let shown = String::from_utf8_lossy(&sent).into_owned();
         assert_eq!((reply.status, reply.whole), (200, whole), "{shown}");
+        let last = String::from_utf8_lossy(pieces.last().unwrap()).into_owned();
+        assert!(reply.text().ends_with(&last), "what came before the cut is passed on: {}", reply.text());
         assert_eq!(door.door.close().await.cost.0, cost, "{shown}");
         assert_eq!(rig.usage().await.cost.0, cost);
         assert_eq!(rig.usage().await.open_requests, 0);

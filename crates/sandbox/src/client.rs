@@ -97,6 +97,7 @@ impl Launcher {
             version: Version::ours(),
             port: spec.way_out.as_ref().map(|way_out| way_out.port),
             limits: spec.limits.clone(),
+            tier: self.inner.capabilities.tier,
         };
         wire::send(&control, &config).map_err(Error::io("greet the guest"))?;
         let control = watched(control)?;

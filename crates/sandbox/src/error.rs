@@ -110,6 +110,7 @@ pub enum Error {
 }
 
 impl Error {
+    #[cfg(target_os = "linux")]
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }

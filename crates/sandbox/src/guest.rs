@@ -7,6 +7,7 @@
 mod exec;
 mod relay;
 mod tree;
+mod watchdog;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +18,7 @@ use rustix::process::{DumpableBehavior, WaitOptions, set_dumpable_behavior, wait
 
 use crate::launcher::timespec;
 use crate::namespace::{CONTROL_DESCRIPTOR, GROUP_DESCRIPTOR, LIFE_DESCRIPTOR};
+use crate::spec::Tier;
 use crate::wire::{self, ExecRequest, Greeting, GuestConfig, Version};
 use crate::{seccomp, sys};
 
@@ -43,7 +45,10 @@ pub(crate) fn main() -> io::Result<()> {
     if config.version != Version::ours() {
         return Ok(());
     }
-    let mut guest = Guest { control, life, signals, relay, execs: exec::Execs::new(group, config.limits) };
+    let watchdog = (config.tier == Tier::NoCgroup)
+        .then(|| watchdog::Watchdog::new(config.limits.memory_bytes, Instant::now()));
+    let mut guest =
+        Guest { watchdog, control, life, signals, relay, execs: exec::Execs::new(group, config.limits) };
     guest.serve()
 }
 
@@ -53,12 +58,14 @@ struct Guest {
     signals: OwnedFd,
     relay: Option<relay::Relay>,
     execs: exec::Execs,
+    watchdog: Option<watchdog::Watchdog>,
 }
 
 impl Guest {
     fn serve(&mut self) -> io::Result<()> {
         loop {
             let now = Instant::now();
+            let idle = self.execs.is_idle();
             let mut interest = Interest::default();
             let control = interest.add(self.control.as_fd(), PollFlags::IN);
             let life = interest.add(self.life.as_fd(), PollFlags::IN);
@@ -66,6 +73,10 @@ impl Guest {
             self.execs.watch(&mut interest, now);
             if let Some(relay) = &mut self.relay {
                 relay.watch(&mut interest, now);
+            }
+            // Only while something runs: else there is nothing to look at.
+            if let Some(watchdog) = self.watchdog.as_ref().filter(|_| !idle) {
+                interest.wake_at(watchdog.next());
             }
             let ready = interest.wait(now)?;
             if ready.is(life) || (ready.is(control) && !self.take_request()?) {
@@ -78,6 +89,9 @@ impl Guest {
                 }
             }
             self.execs.advance(&ready, Instant::now());
+            if let Some(watchdog) = &mut self.watchdog {
+                watchdog.advance(Instant::now());
+            }
             if let Some(relay) = &mut self.relay {
                 relay.advance(&ready, Instant::now());
             }

@@ -1,5 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(target_os = "linux")]
+mod client;
+#[cfg(not(target_os = "linux"))]
+#[path = "unsupported.rs"]
 mod client;
 pub mod doctor;
 mod error;

@@ -284,6 +284,7 @@ pub struct Missing {
     pub mend: String,
 }
 
+#[cfg(target_os = "linux")]
 /// A hash that is the same in every build (FNV-1a): for names and ids that outlive the process, not against attackers.
 pub(crate) fn stable_hash(bytes: &[u8]) -> u64 {
     bytes

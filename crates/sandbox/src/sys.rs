@@ -392,3 +392,10 @@ pub(crate) fn forbidden_calls() -> Vec<(&'static str, io::Result<()>)> {
         ]
     }
 }
+
+/// Returns the size of a page of memory.
+pub(crate) fn page_bytes() -> u64 {
+    // SAFETY: asks for a constant.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).unwrap_or(4096)
+}

@@ -125,6 +125,7 @@ pub fn changed(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
     changes.into_iter().map(|(path, kind)| Change { path: path.clone(), kind }).collect()
 }
 
+#[cfg(target_os = "linux")]
 /// Makes a folder for a sandbox to write in; as root it belongs to `owner`.
 pub(crate) fn make(path: &Path, owner: Option<u32>) -> Result<(), Error> {
     let failed = |error| Error::io(format!("make the folder {}", path.display()))(error);

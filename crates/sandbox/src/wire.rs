@@ -108,6 +108,8 @@ pub(crate) struct GuestConfig {
     /// Listen on this port of the loopback and splice to the way out.
     pub(crate) port: Option<u16>,
     pub(crate) limits: Limits,
+    /// Without control groups the guest watches the memory itself.
+    pub(crate) tier: Tier,
 }
 
 /// Guest (or what becomes the guest) to server, on the control socket.

@@ -61,6 +61,11 @@ impl Execs {
         }
     }
 
+    /// Returns true when nothing that was started is left.
+    pub(super) fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.leftovers.is_empty()
+    }
+
     /// Starts one program; the four descriptors are its streams and its channel.
     pub(super) fn start(&mut self, request: ExecRequest, descriptors: Vec<OwnedFd>, now: Instant) {
         let Ok([stdin, stdout, stderr, channel]) = <[OwnedFd; 4]>::try_from(descriptors) else { return };

@@ -65,6 +65,7 @@ async fn a_user_has_every_wall_but_no_control_group() {
     );
     let mut spec = host.spec("one");
     spec.limits.pids = 40;
+    spec.limits.memory_bytes = 200 << 20;
     let sandbox = host.launcher.create("one", &spec).await.unwrap();
     assert_eq!(sandbox.tier(), Tier::NoCgroup);
     let bomb = "import os, time
@@ -80,6 +81,11 @@ time.sleep(600)";
     process.kill().await.unwrap();
     assert_eq!(process.wait().await.unwrap(), Exit::Signal(9));
     assert_eq!(python(&sandbox, super::execs::PROCESSES).await.stdout, "[]\n");
+    // Memory is looked at, not walled in: what took too much is ended soon.
+    let hog =
+        "x = bytearray(300 << 20)\nfor i in range(0, len(x), 4096): x[i] = 1\nimport time; time.sleep(600)";
+    let mut process = sandbox.exec(Exec::new(["python3", "-c", hog])).await.unwrap();
+    assert_eq!(process.wait().await.unwrap(), Exit::Signal(9));
     // What kills the process that keeps its tree together is ended with all that has no parent.
     let murder = "import os, signal, time
 if os.fork() == 0:

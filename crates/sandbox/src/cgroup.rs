@@ -50,8 +50,10 @@ pub(crate) struct Group {
 
 impl Groups {
     /// Finds the hierarchies, removes what an earlier launcher left in them, and makes this launcher's groups.
-    /// What is missing for full limits is added to `missing`.
-    pub(crate) fn open(name: &str, missing: &mut Vec<Missing>) -> Self {
+    /// What is missing for full limits is added to `missing`. `record` is where launchers of this name write down where
+    /// their groups are: the next one may be started in another place.
+    pub(crate) fn open(name: &str, record: &Path, missing: &mut Vec<Missing>) -> Self {
+        sweep_recorded(name, record);
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let mut hierarchies = Vec::new();
@@ -68,6 +70,10 @@ impl Groups {
             }
         }
         let groups = Self { hierarchies };
+        let paths =
+            groups.hierarchies.iter().map(|one| format!("{}\n", one.path.display())).collect::<String>();
+        // Not being able to write it down only means that a move is not followed.
+        let _ = fs::write(record, paths);
         if !groups.limit() {
             let why = if problems.is_empty() { String::new() } else { format!(" ({})", problems.join("; ")) };
             missing.push(Missing {
@@ -322,6 +328,18 @@ fn open_below(parent: &Path, name: &str, kind: Kind) -> io::Result<Hierarchy> {
         enable(&path)?;
     }
     Ok(Hierarchy { kind, path, directory })
+}
+
+fn sweep_recorded(name: &str, record: &Path) {
+    let recorded = fs::read_to_string(record).unwrap_or_default();
+    for path in recorded.lines().map(Path::new) {
+        // Only what can be ours is ever touched, whatever the file says.
+        let ours = path.starts_with("/sys/fs/cgroup") && path.file_name().is_some_and(|last| last == name);
+        if ours && path.is_dir() {
+            kill_tree(path);
+            let _ = remove_tree_patiently(path);
+        }
+    }
 }
 
 /// Kills every process in a group and below it.

@@ -101,7 +101,7 @@ impl Launcher {
         let (lock, state_dir) = lock(state_dir)?;
         let mut missing = Vec::new();
         // Sweeps: when the lock is ours, nobody owns what is in the groups of this folder.
-        let groups = Groups::open(&group_name(&state_dir), &mut missing);
+        let groups = Groups::open(&group_name(&state_dir), &state_dir.join("groups"), &mut missing);
         let privileged = make::enter_own_namespaces()?;
         let view = view::View::prepare(&state_dir, libexec_dir)?;
         let mut id_maps = idmap::Cache::default();

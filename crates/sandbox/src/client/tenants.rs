@@ -16,7 +16,7 @@ use crate::spec::stable_hash;
 /// Above what distributions, systemd (`0x6fff_ffff`) and subordinate ids use, below the sign bit.
 const FIRST: u32 = 0x7000_0000;
 const COUNT: u32 = 0x0fff_0000;
-/// Tenant names are hashed before they are written: the file holds no name, and lines have one length.
+/// One line for each tenant: the id, and the name in hexadecimal, because a name may hold anything.
 const FILE: &str = "tenants";
 
 #[derive(Debug)]

@@ -215,8 +215,31 @@ async fn killing_server_and_launcher_is_swept_by_the_next_one() {
     server.kill();
     let took = remains.processes_gone().await;
     assert!(took < SOON, "without a launcher the guests end by themselves; it took {took:?}");
+    // A group that is not where the next launcher would look is found by the record, and one of another name is not.
+    let moved = remains
+        .groups
+        .iter()
+        .find(|group| group.ends_with("first"))
+        .and_then(|group| group.parent())
+        .map(|own| {
+            let elsewhere = own.with_file_name(format!("wardian-test-{}", std::process::id()));
+            let (ours, foreign) =
+                (elsewhere.join(own.file_name().unwrap()), elsewhere.join("wardian-foreign"));
+            std::fs::create_dir_all(ours.join("first")).unwrap();
+            std::fs::create_dir_all(&foreign).unwrap();
+            let record = server.folder.path().join("state/groups");
+            let recorded = std::fs::read_to_string(&record).unwrap();
+            std::fs::write(&record, format!("{recorded}{}\n{}\n/\n\n", ours.display(), foreign.display()))
+                .unwrap();
+            (elsewhere, ours, foreign)
+        });
     let launcher =
         Launcher::start(LauncherConfig::new(libexec_dir(), server.folder.path().join("state"))).unwrap();
+    if let Some((elsewhere, ours, foreign)) = moved {
+        assert!(!ours.exists() && foreign.exists());
+        std::fs::remove_dir(foreign).unwrap();
+        std::fs::remove_dir(elsewhere).unwrap();
+    }
     for group in remains.groups.iter().filter(|group| group.ends_with("first") || group.ends_with("second")) {
         assert!(!group.exists(), "{}", group.display());
     }

@@ -203,6 +203,9 @@ impl<'a> Reading<'a> {
         if matches!(parsed, StreamEvent::Ping {}) {
             return Ok(());
         }
+        if matches!(parsed, StreamEvent::MessageStart { .. }) && self.assembler.so_far().is_some() {
+            return Err(Failure::malformed("the reply began twice"));
+        }
         let completed = self.assembler.push(&parsed)?;
         if let Some(index) = completed {
             self.give(index).await;

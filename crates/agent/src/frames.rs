@@ -158,14 +158,22 @@ pub(crate) fn one_block(
     }
 }
 
-/// A block as it is shown and sent back: the API takes only objects as tool inputs, so what the model wrote otherwise
-/// becomes an empty one.
+/// A block as it is shown and sent back. The API takes only objects as tool inputs and only short plain tool names, so
+/// what the model wrote otherwise is made to fit: else every later request would be refused.
 pub(crate) fn presentable(block: &ContentBlock) -> ContentBlock {
     let mut block = block.clone();
-    if let ContentBlock::ToolUse { input, .. } = &mut block
-        && !input.is_object()
-    {
-        *input = Value::Object(JsonMap::new());
+    if let ContentBlock::ToolUse { name, input, .. } = &mut block {
+        if !input.is_object() {
+            *input = Value::Object(JsonMap::new());
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if name.is_empty() || name.len() > MAX_TOOL_NAME_BYTES || !name.chars().all(plain) {
+            let fitting: String = name.chars().filter(|c| plain(*c)).take(MAX_TOOL_NAME_BYTES).collect();
+            *name = if fitting.is_empty() { "unnamed".to_owned() } else { fitting };
+        }
     }
     block
 }
+
+/// source: the Messages API's own limit.
+const MAX_TOOL_NAME_BYTES: usize = 128;

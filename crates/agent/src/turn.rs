@@ -191,7 +191,7 @@ impl Session {
     async fn interrupted(&mut self, turn: &mut Turn, partial: Option<Box<Partial>>) -> End {
         if let Some(partial) = partial {
             let Partial { message, given, begun } = *partial;
-            for block in &message.content[given..] {
+            for block in message.content.iter().skip(given) {
                 let frame = one_block(&message, block.clone(), message.usage.clone());
                 self.setup.out.assistant(frame, json!({"aborted": true})).await;
             }

@@ -1,7 +1,19 @@
 //! The engine and the binary against the scripted model.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
-#[path = "it/engine.rs"]
-mod engine;
+#[path = "it/binary.rs"]
+mod binary;
+#[path = "it/failures.rs"]
+mod failures;
+#[path = "it/hostile.rs"]
+mod hostile;
+#[path = "it/limits.rs"]
+mod limits;
+#[path = "it/permissions.rs"]
+mod permissions;
+#[path = "it/steering.rs"]
+mod steering;
 #[path = "it/support.rs"]
 mod support;
+#[path = "it/turns.rs"]
+mod turns;

@@ -3,9 +3,14 @@
 use std::path::Path;
 
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
-use wardian_agent::{ApiConfig, ApiKey, Endpoint, Message, Options, Query, ResultMessage};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use wardian_agent::{
+    ApiConfig, ApiKey, Endpoint, Message, Options, Query, ResultMessage, Tool, ToolContext, ToolOutput,
+};
 use wardian_model::{Script, Server, ServerOptions};
+use wardian_protocol::ContentBlock;
 
 /// A scripted model that is up.
 pub async fn model(script: &Value) -> Server {
@@ -82,5 +87,124 @@ fn redact(value: &mut Value, cwd: &str) {
         Value::Array(items) => items.iter_mut().for_each(|item| redact(item, cwd)),
         Value::String(text) if text.contains(cwd) => *text = text.replace(cwd, "/cwd"),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => (),
+    }
+}
+
+/// A bare server that answers each request with the next of these, whole HTTP responses, and then closes the connection.
+pub async fn canned(responses: Vec<String>) -> (String, tokio::task::JoinHandle<Vec<Value>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    #[expect(clippy::disallowed_methods, reason = "the test awaits it")]
+    let served = tokio::spawn(async move {
+        let mut bodies = Vec::new();
+        for response in responses {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            bodies.push(request_body(&mut stream).await);
+            // The client may leave before the end of a long answer.
+            let _ = stream.write_all(response.as_bytes()).await;
+        }
+        bodies
+    });
+    (url, served)
+}
+
+/// A whole response.
+pub fn response(status: &str, content_type: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+async fn request_body(stream: &mut tokio::net::TcpStream) -> Value {
+    let mut bytes = Vec::new();
+    loop {
+        stream.read_buf(&mut bytes).await.unwrap();
+        let text = String::from_utf8_lossy(&bytes);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length =
+            head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        if body.len() >= length.unwrap_or(0_usize) {
+            return serde_json::from_str(body).unwrap();
+        }
+    }
+}
+
+/// The kinds of messages, in order: `system/init`, `assistant`, `user`, `result/success`, …
+pub fn kinds(messages: &[Message]) -> Vec<String> {
+    let kind = |message: &Message| match message {
+        Message::System(system) => format!("system/{}", system.subtype),
+        Message::Assistant(_) => "assistant".to_owned(),
+        Message::User(_) => "user".to_owned(),
+        Message::Result(result) => format!("result/{}", result.subtype),
+        Message::StreamEvent(event) => event.event["type"].as_str().unwrap_or_default().to_owned(),
+        Message::Other(value) => value.to_string(),
+    };
+    messages.iter().map(kind).collect()
+}
+
+/// The texts of the tool results among messages, with whether they are errors.
+pub fn tool_results(messages: &[Message]) -> Vec<(String, bool)> {
+    let content = messages.iter().filter_map(|message| match message {
+        Message::User(user) => Some(&user.message.content),
+        _ => None,
+    });
+    let result = |block: &ContentBlock| match block {
+        ContentBlock::ToolResult { content, is_error, .. } => {
+            Some((content.as_str().unwrap_or_default().to_owned(), is_error.unwrap_or(false)))
+        }
+        _ => None,
+    };
+    content.flatten().filter_map(result).collect()
+}
+
+/// A tool call of a script.
+pub fn call(id: &str, name: &str, input: Value) -> Value {
+    serde_json::json!({"id": id, "name": name, "input": input})
+}
+
+/// A tool that tells when it began, and ends when it is stopped or told to.
+pub struct Waiter {
+    pub began: std::sync::Arc<tokio::sync::Semaphore>,
+    pub go_on: std::sync::Arc<tokio::sync::Semaphore>,
+    pub read_only: bool,
+}
+
+impl Waiter {
+    pub fn new(read_only: bool) -> std::sync::Arc<Self> {
+        let none = || std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+        std::sync::Arc::new(Self { began: none(), go_on: none(), read_only })
+    }
+
+    /// Waits until so many calls have begun.
+    pub async fn has_begun(&self, calls: u32) {
+        self.began.acquire_many(calls).await.unwrap().forget();
+    }
+}
+
+impl Tool for Waiter {
+    fn name(&self) -> &str {
+        "wait"
+    }
+    fn description(&self) -> &str {
+        "Waits."
+    }
+    fn input_schema(&self) -> Value {
+        serde_json::json!({"type": "object", "properties": {"n": {"type": "integer"}}})
+    }
+    fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+    fn call<'a>(&'a self, _: Value, context: &'a ToolContext) -> BoxFuture<'a, ToolOutput> {
+        Box::pin(async move {
+            self.began.add_permits(1);
+            tokio::select! {
+                () = context.cancel.cancelled() => ToolOutput::error("stopped"),
+                go_on = self.go_on.acquire() => {
+                    go_on.unwrap().forget();
+                    ToolOutput::ok("waited", serde_json::json!({}))
+                }
+            }
+        })
     }
 }

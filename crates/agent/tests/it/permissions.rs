@@ -1,0 +1,252 @@
+//! Who may do what: rules, modes, hooks, and whoever is asked.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use wardian_agent::permission::RuleKind;
+use wardian_agent::{
+    CanUseTool, HookFailure, Message, OnFailure, Options, Permission, PermissionMode, PermissionUpdate,
+    PreToolUseHook, query,
+};
+use wardian_protocol::hook::HookOutput;
+
+use crate::support::{call, kinds, messages, model, options, result, tool_results};
+
+/// Runs one prompt whose reply makes these calls.
+async fn run(calls: Value, change: impl FnOnce(&mut Options)) -> (Vec<Message>, tempfile::TempDir) {
+    let model = model(&json!({"replies": [{"tool_use": calls}, {"text": "Done."}]})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(&model, folder.path());
+    change(&mut options);
+    let messages = messages(query("hi", options)).await;
+    (messages, folder)
+}
+
+fn touch() -> Value {
+    json!([call("toolu_1", "Bash", json!({"command": "touch ran"}))])
+}
+
+/// A host that notes what it is asked and answers this.
+fn host(answer: Permission) -> (CanUseTool, Arc<Mutex<Vec<Value>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&asked);
+    let host: CanUseTool = Arc::new(move |request| {
+        notes.lock().unwrap().push(request.input.clone());
+        let answer = answer.clone();
+        Box::pin(async move { answer })
+    });
+    (host, asked)
+}
+
+fn hook(output: Value) -> PreToolUseHook {
+    PreToolUseHook::new(
+        Some("Bash"),
+        Arc::new(move |_| {
+            let output = serde_json::from_value::<HookOutput>(output.clone()).unwrap();
+            Box::pin(async move { Ok(output) })
+        }),
+    )
+}
+
+fn specific(fields: Value) -> Value {
+    let mut specific = json!({"hookEventName": "PreToolUse"});
+    specific.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    json!({"hookSpecificOutput": specific})
+}
+
+fn ran(folder: &tempfile::TempDir) -> bool {
+    folder.path().join("ran").exists()
+}
+
+#[tokio::test]
+async fn nobody_to_ask_is_a_denial_that_is_announced() {
+    let (messages, folder) = run(touch(), |_| ()).await;
+    assert!(!ran(&folder));
+    assert!(kinds(&messages).contains(&"system/permission_denied".to_owned()));
+    let result = result(&messages);
+    assert_eq!((result.permission_denials.len(), result.is_error), (1, false));
+    assert_eq!(result.permission_denials[0].tool_use_id, "toolu_1");
+    assert_eq!(result.permission_denials[0].tool_input, json!({"command": "touch ran"}));
+}
+
+#[tokio::test]
+async fn a_deny_rule_beats_every_mode_every_host_and_every_hook() {
+    let (messages, folder) = run(touch(), |options| {
+        options.permission_mode = PermissionMode::BypassPermissions;
+        options.disallowed_tools = vec!["Bash(touch *)".to_owned()];
+        options.can_use_tool = Some(host(Permission::allow()).0);
+        options.pre_tool_use = vec![hook(specific(json!({"permissionDecision": "allow"})))];
+    })
+    .await;
+    assert!(!ran(&folder));
+    assert_eq!(result(&messages).permission_denials.len(), 1);
+    assert!(kinds(&messages).contains(&"system/permission_denied".to_owned()));
+}
+
+#[tokio::test]
+async fn an_ask_rule_asks_even_in_bypass_and_is_denied_where_nobody_answers() {
+    let (can_use_tool, asked) = host(Permission::allow());
+    let (_, folder) = run(touch(), |options| {
+        options.permission_mode = PermissionMode::BypassPermissions;
+        options.ask_tools = vec!["Bash".to_owned()];
+        options.can_use_tool = Some(can_use_tool);
+    })
+    .await;
+    assert!(ran(&folder));
+    assert_eq!(asked.lock().unwrap().len(), 1);
+    let (can_use_tool, asked) = host(Permission::allow());
+    let (_, folder) = run(touch(), |options| {
+        options.permission_mode = PermissionMode::DontAsk;
+        options.can_use_tool = Some(can_use_tool);
+    })
+    .await;
+    assert!(!ran(&folder) && asked.lock().unwrap().is_empty(), "dontAsk asks nobody");
+}
+
+#[tokio::test]
+async fn the_hosts_answers() {
+    let (messages, folder) = run(touch(), |options| {
+        options.can_use_tool = Some(host(Permission::deny("Not on a Sunday.")).0);
+    })
+    .await;
+    assert!(!ran(&folder));
+    assert_eq!(tool_results(&messages), [("Not on a Sunday.".to_owned(), true)], "word for word");
+    assert!(!kinds(&messages).contains(&"system/permission_denied".to_owned()), "the host knows");
+    assert_eq!(result(&messages).permission_denials.len(), 1);
+
+    let updated =
+        Permission::Allow { updated_input: Some(json!({"command": "touch other"})), updates: Vec::new() };
+    let (_, folder) = run(touch(), |options| options.can_use_tool = Some(host(updated).0)).await;
+    assert!(!ran(&folder) && folder.path().join("other").exists());
+
+    let wrong = Permission::Allow { updated_input: Some(json!({"command": 7})), updates: Vec::new() };
+    let (messages, _) = run(touch(), |options| options.can_use_tool = Some(host(wrong).0)).await;
+    assert!(tool_results(&messages)[0].1, "an input that the tool does not take is not run");
+}
+
+#[tokio::test]
+async fn a_host_may_end_the_turn_with_its_denial() {
+    let two = json!([
+        call("toolu_1", "Bash", json!({"command": "touch ran"})),
+        call("toolu_2", "Bash", json!({"command": "touch ran"})),
+    ]);
+    let (messages, folder) = run(two, |options| {
+        let deny = Permission::Deny { message: String::new(), interrupt: true };
+        options.can_use_tool = Some(host(deny).0);
+    })
+    .await;
+    assert!(!ran(&folder));
+    let result = result(&messages);
+    assert_eq!(result.subtype, "error_during_execution");
+    assert_eq!(result.terminal_reason.as_deref(), Some("aborted_tools"));
+    assert_eq!(tool_results(&messages).len(), 2, "the second call is answered too");
+    assert_eq!(kinds(&messages)[4..], ["user", "user", "user", "result/error_during_execution"]);
+}
+
+#[tokio::test]
+async fn what_a_host_grants_holds_for_the_next_call() {
+    let two = json!([
+        call("toolu_1", "Bash", json!({"command": "echo one"})),
+        call("toolu_2", "Bash", json!({"command": "echo two"})),
+    ]);
+    let updates = vec![
+        PermissionUpdate::AddRules(RuleKind::Allow, vec!["Bash(echo *)".parse().unwrap()]),
+        // Not permitted when the query began: it changes nothing.
+        PermissionUpdate::SetMode(PermissionMode::BypassPermissions),
+    ];
+    let (can_use_tool, asked) = host(Permission::Allow { updated_input: None, updates });
+    let (messages, _) = run(two, |options| options.can_use_tool = Some(can_use_tool)).await;
+    assert_eq!(asked.lock().unwrap().len(), 1);
+    assert!(tool_results(&messages).iter().all(|(_, is_error)| !is_error));
+}
+
+#[tokio::test]
+async fn hooks_deny_allow_and_rewrite() {
+    for (output, runs, denied) in [
+        (specific(json!({"permissionDecision": "deny", "permissionDecisionReason": "no"})), false, 1),
+        (json!({"decision": "block", "reason": "no"}), false, 1),
+        (specific(json!({"permissionDecision": "allow"})), true, 0),
+        (json!({"decision": "approve"}), true, 0),
+        (json!({}), false, 1),
+        (json!({"async": true, "decision": "block"}), false, 1),
+    ] {
+        let (messages, folder) =
+            run(touch(), |options| options.pre_tool_use = vec![hook(output.clone())]).await;
+        assert_eq!(ran(&folder), runs, "{output}");
+        assert_eq!(result(&messages).permission_denials.len(), denied, "{output}");
+    }
+    // A new input does not skip the question, and the host is asked about the new one.
+    let (can_use_tool, asked) = host(Permission::allow());
+    let rewrite =
+        specific(json!({"updatedInput": {"command": "touch other"}, "additionalContext": "mind the gap"}));
+    let (_, folder) = run(touch(), |options| {
+        options.pre_tool_use = vec![hook(rewrite)];
+        options.can_use_tool = Some(can_use_tool);
+    })
+    .await;
+    assert_eq!(*asked.lock().unwrap(), [json!({"command": "touch other"})]);
+    assert!(!ran(&folder) && folder.path().join("other").exists());
+}
+
+#[tokio::test]
+async fn a_hook_may_ask_stop_or_defer() {
+    let (can_use_tool, asked) = host(Permission::deny("no"));
+    let (_, folder) = run(touch(), |options| {
+        options.permission_mode = PermissionMode::BypassPermissions;
+        options.pre_tool_use = vec![hook(specific(json!({"permissionDecision": "ask"})))];
+        options.can_use_tool = Some(can_use_tool);
+    })
+    .await;
+    assert_eq!((ran(&folder), asked.lock().unwrap().len()), (false, 1));
+    for (output, reason) in [
+        (json!({"continue": false}), "hook_stopped"),
+        (specific(json!({"permissionDecision": "defer"})), "tool_deferred"),
+    ] {
+        let (messages, folder) = run(touch(), |options| {
+            options.permission_mode = PermissionMode::BypassPermissions;
+            options.pre_tool_use = vec![hook(output)];
+        })
+        .await;
+        let result = result(&messages);
+        assert_eq!((result.subtype.as_str(), result.is_error), ("success", false));
+        assert_eq!(result.terminal_reason.as_deref(), Some(reason));
+        assert!(!ran(&folder));
+    }
+}
+
+#[tokio::test]
+async fn a_hook_that_fails_is_told_of_and_blocks_where_it_should() {
+    for (on_failure, runs) in [(OnFailure::Continue, true), (OnFailure::Block, false)] {
+        let callback = Arc::new(|_| {
+            let failed: futures_util::future::BoxFuture<'static, Result<HookOutput, HookFailure>> =
+                Box::pin(async { Err(HookFailure("boom".to_owned())) });
+            failed
+        });
+        let mut hook = PreToolUseHook::new(None, callback);
+        hook.on_failure = on_failure;
+        let (messages, folder) = run(touch(), |options| {
+            options.permission_mode = PermissionMode::BypassPermissions;
+            options.pre_tool_use = vec![hook];
+        })
+        .await;
+        assert_eq!(ran(&folder), runs, "{on_failure:?}");
+        assert!(kinds(&messages).contains(&"system/informational".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn files_outside_and_links_to_them_are_asked_about() {
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("secret"), "secret").unwrap();
+    let link = outside.path().to_owned();
+    for path in ["link/secret", "../../../../../../etc/passwd", "/etc/passwd"] {
+        let model = model(&json!({"replies": [
+            {"tool_use": [call("toolu_1", "Read", json!({"file_path": path}))]}, {"text": "Done."}]}))
+        .await;
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(&link, folder.path().join("link")).unwrap();
+        let messages = messages(query("hi", options(&model, folder.path()))).await;
+        assert!(tool_results(&messages)[0].1, "{path}");
+        assert_eq!(result(&messages).permission_denials.len(), 1, "{path}");
+    }
+}

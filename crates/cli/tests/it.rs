@@ -1,0 +1,10 @@
+//! The binary itself, with real sandboxes and a scripted model: what is promised, and attacks on it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod it {
+    mod crash;
+    mod keys;
+    mod support;
+    mod users;
+}

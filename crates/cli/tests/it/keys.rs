@@ -1,0 +1,1 @@
+//! The real key is nowhere but in the gateway's process.

@@ -1,0 +1,127 @@
+//! `wardian serve`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow};
+use serde_json::json;
+use tokio::net::TcpListener;
+use wardian_gateway::{Gateway, GatewayConfig};
+use wardian_sandbox::{Launcher, LauncherConfig};
+use wardian_server::ServerConfig;
+use wardian_session::{Engine, EngineConfig};
+use wardian_store::Store;
+
+use crate::config::{self, Config, open_store};
+use crate::failure::{Failure, Outcome, setup};
+use crate::host;
+
+/// Serves the HTTP API: `POST /v1/x/run` and what belongs to it (docs/run.md).
+///
+/// Reads the model provider's key from ANTHROPIC_API_KEY. Prints one line of JSON with its address when it is ready;
+/// logs are JSON lines on the standard error (WARDIAN_LOG=debug shows more). SIGTERM ends it after the runs under way.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The configuration file; `wardian config` prints one
+    #[arg(long, env = "WARDIAN_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:8700]
+    #[arg(long, env = "WARDIAN_LISTEN", value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// Sessions, their workspaces, and the store [default: wardian-data]
+    #[arg(long, env = "WARDIAN_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where model requests go [default: https://api.anthropic.com]
+    #[arg(long, env = "WARDIAN_UPSTREAM", value_name = "URL")]
+    upstream: Option<String>,
+    /// A host folder that every sandbox sees, read-only; may be given again
+    #[arg(long, value_name = "DIR")]
+    read_only: Vec<PathBuf>,
+    /// A proxy in front does TLS: allow an address that is not a loopback one
+    #[arg(long)]
+    behind_tls_proxy: bool,
+    /// The folder with the static binaries wardian-guest and wardian-agent
+    #[arg(long, env = "WARDIAN_LIBEXEC_DIR", value_name = "DIR")]
+    libexec_dir: Option<PathBuf>,
+}
+
+/// Serves until it is told to stop.
+pub async fn serve(arguments: Arguments) -> Outcome {
+    let libexec_dir = arguments.libexec_dir.clone();
+    let config = configuration(arguments)?;
+    let key = host::api_key()?;
+    let libexec_dir = host::libexec_dir(libexec_dir)?;
+    host::log_json("info");
+    host::raise_descriptor_limit();
+
+    let owner = host::owner();
+    let store: Arc<dyn Store> = Arc::new(open_store(&config.data_dir)?);
+    let upstream = GatewayConfig::new(config.upstream.clone(), key, owner.as_str());
+    let gateway = Gateway::new(upstream, Arc::clone(&store)).map_err(setup)?;
+    let doctor = "`wardian doctor` says what this host can do, and what mends what it can't";
+    let state_dir = absolute(&config.data_dir)?.join("launcher");
+    let launcher = Launcher::start(LauncherConfig::new(libexec_dir, state_dir))
+        .map_err(|error| setup(error).hint(doctor))?;
+    for missing in &launcher.capabilities().missing {
+        tracing::warn!(what = missing.what, mend = missing.mend, "this host lacks something for sandboxes");
+    }
+    let engine = Engine::start(engine_config(&config, owner)?, Arc::clone(&store), gateway, launcher)
+        .await
+        .map_err(setup)?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("listen on {}", config.listen))
+        .map_err(|error| setup(error).hint("--listen names another address; port 0 takes a free one"))?;
+    let address = listener.local_addr().map_err(setup)?;
+    println!(
+        "{}",
+        json!({"listening": address.to_string(), "base_url": format!("http://{address}"), "data_dir": config.data_dir, "tier": engine.capabilities().tier})
+    );
+    let server = ServerConfig {
+        hosts: config.hosts,
+        origins: config.origins,
+        max_connections: config.max_connections,
+        failed_logins_per_minute: config.failed_logins_per_minute,
+        drain_timeout: config.drain_timeout,
+        clock: host::now,
+        ..ServerConfig::default()
+    };
+    wardian_server::serve(listener, server, engine, store, host::asked_to_stop()).await.map_err(setup)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Flags and environment over the file over the defaults.
+fn configuration(arguments: Arguments) -> Result<Config, Failure> {
+    let mut written = config::read(arguments.config.as_deref())?;
+    if let Some(listen) = arguments.listen {
+        written.listen = listen;
+    }
+    if let Some(data_dir) = arguments.data_dir {
+        written.data_dir = data_dir;
+    }
+    if let Some(upstream) = arguments.upstream {
+        written.upstream = upstream;
+    }
+    written.read_only.extend(arguments.read_only);
+    written.behind_tls_proxy |= arguments.behind_tls_proxy;
+    written.check()
+}
+
+fn engine_config(config: &Config, owner: String) -> Result<EngineConfig, Failure> {
+    Ok(EngineConfig {
+        read_only: config.read_only.clone(),
+        defaults: config.limits,
+        ceilings: config.ceilings,
+        caps: config.caps,
+        default_model: config.default_model.clone(),
+        sandbox_limits: config.sandbox.clone(),
+        clock: host::now,
+        ..EngineConfig::new(absolute(&config.data_dir)?, owner)
+    })
+}
+
+fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path)
+        .map_err(|error| setup(anyhow!(error).context(format!("find {}", path.display()))))
+}

@@ -1,0 +1,67 @@
+//! What a user waits for, and what it costs: `make bench`, or `cargo bench -p wardian --bench first_light` after `make guest`.
+//!
+//! Two tables, on the scripted model without any delay. `wardian-agent` from its start to its result, beside the least
+//! that starting a program costs here and beside what the stock CLI was measured to take elsewhere. And `POST
+//! /v1/x/run` of a real `wardian serve`, up to its first message, for a new session and for one that goes on.
+//!
+//! The kinds take turns, ten rounds of each, and the first turn is a warm-up that is left out; how far apart `min` and
+//! `p99` are tells how quiet the machine was. Wall time is to the line as the reader gets it. CPU time is user and
+//! system of the program and of all that it ran, from its start to its end: a mean, because `/proc` shows ticks of
+//! 10 ms, which over a hundred rounds leaves an error of some 0.2 ms.
+
+mod first_light {
+    pub mod agents;
+    pub mod runs;
+    pub mod table;
+}
+
+use std::path::{Path, PathBuf};
+
+use first_light::{agents, runs, table};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use wardian_model::{Script, Server, ServerOptions};
+
+/// Batches of each kind, beside one to warm up; `BATCHES` in the environment says otherwise.
+const BATCHES: usize = 10;
+/// Rounds of one kind in a row. CPU time is read before and after them.
+const BATCH: usize = 10;
+/// The real key, as far as the scripted model knows.
+const KEY: &str = "sk-ant-bench-not-a-real-key";
+/// As in the stock CLI's measurement.
+const MODEL: &str = "claude-sonnet-5";
+
+fn main() {
+    // `cargo test --benches` builds and calls this, too; it is nothing to wait for there.
+    if std::env::args().any(|argument| argument == "--test" || argument == "--list") {
+        return;
+    }
+    let asked = std::env::var("BATCHES").ok().and_then(|batches| batches.parse().ok());
+    let batches: usize = asked.filter(|batches| *batches > 0).unwrap_or(BATCHES);
+    let libexec = libexec_dir();
+    let runtime = Runtime::new().expect("a runtime");
+    let folder = tempfile::tempdir().expect("a folder");
+    println!("load {}; n = {} of each after {BATCH} to warm up", table::load(), batches * BATCH);
+    agents::measure(&runtime, folder.path(), &libexec.join("wardian-agent"), batches);
+    runs::measure(&runtime, folder.path(), &libexec, batches);
+    println!("\nload {} at the end", table::load());
+}
+
+fn model(runtime: &Runtime, replies: &Value) -> Server {
+    let script = Script::parse(&json!({"replies": replies}).to_string()).expect("a script");
+    let options =
+        ServerOptions { expect_key: Some(KEY.to_owned()), keep_requests: 1, ..ServerOptions::default() };
+    let address = "127.0.0.1:0".parse().expect("an address");
+    runtime.block_on(Server::bind(script, address, options)).expect("a free port")
+}
+
+fn libexec_dir() -> PathBuf {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest");
+    let folder = std::env::var_os("WARDIAN_LIBEXEC_DIR").map_or(default, PathBuf::from);
+    assert!(
+        folder.join("wardian-agent").is_file(),
+        "no wardian-agent in {}: run `make guest`",
+        folder.display()
+    );
+    folder.canonicalize().expect("it is there")
+}

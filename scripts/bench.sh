@@ -9,4 +9,5 @@ cargo bench --locked --quiet -p wardian --bench first_light --no-run
 echo "$(uname -sr), $(nproc) cores, load $(cut -d ' ' -f 1-3 /proc/loadavg)"
 echo
 cargo bench --locked --quiet -p wardian-sandbox --bench create
+echo
 cargo bench --locked --quiet -p wardian --bench first_light

@@ -52,21 +52,31 @@ impl Series {
         let name = &self.name;
         println!(
             "{}",
-            format!("  {name:<44} {min:>8.2} {p50:>8.2} {p99:>8.2} {cpu:>9} {peak:>9}").trim_end()
+            format!("  {name:<48} {min:>8.2} {p50:>8.2} {p99:>8.2} {cpu:>9} {peak:>9}").trim_end()
         );
     }
 }
 
 pub fn heading(name: &str) {
-    println!("\n{name:<46} {:>8} {:>8} {:>8} {:>9} {:>9}", "min ms", "p50 ms", "p99 ms", "CPU ms", "RSS MiB");
+    println!("\n{name:<50} {:>8} {:>8} {:>8} {:>9} {:>9}", "min ms", "p50 ms", "p99 ms", "CPU ms", "RSS MiB");
 }
 
 /// CPU time of the children that have ended and been waited for, and theirs.
 pub fn reaped_cpu() -> Duration {
-    let stat = fs::read_to_string("/proc/self/stat").expect("Linux");
+    cpu_fields("self", 2)
+}
+
+/// CPU time of a process and of all that it has waited for.
+pub fn cpu_of(pid: u32) -> Duration {
+    cpu_fields(&pid.to_string(), 0)
+}
+
+/// utime, stime, cutime and cstime, without the first `skip` of them.
+fn cpu_fields(process: &str, skip: usize) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it lives");
     let (_, rest) = stat.rsplit_once(')').expect("a name in parentheses");
-    let ticks: u64 =
-        rest.split_whitespace().skip(13).take(2).map(|field| field.parse::<u64>().unwrap_or(0)).sum();
+    let fields = rest.split_whitespace().skip(11).take(4).skip(skip);
+    let ticks: u64 = fields.map(|field| field.parse::<u64>().expect("a number")).sum();
     Duration::from_micros(ticks * 1_000_000 / TICKS_PER_SECOND)
 }
 

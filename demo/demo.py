@@ -70,7 +70,8 @@ def main():
         for change in result["files_changed"]:
             say(f"  {change['kind']:<9} {change['path']}")
         say(f"  session    {result['session_id']}\n  workspace  {workspace}")
-        show_usage(address, api_key, result["session_id"])
+        for row in usage(address, api_key, result["session_id"]):
+            say(f"  usage      {row['model']}: {row['requests']} requests, {tokens(row)}, {dollars(row['cost_usd'])}")
     finally:
         for process in reversed(servers):
             process.terminate()
@@ -104,8 +105,7 @@ def tests_pass(wardian, scratch, source):
         [wardian, "sandbox", "exec", "--workspace", str(scratch), "--timeout", "60", "--", *TESTS],
         capture_output=True, text=True,
     )
-    for line in (done.stdout + done.stderr).strip().splitlines()[-3:]:
-        say(f"  {DIM}{line}{PLAIN}")
+    show_end_of(done.stdout + done.stderr, "  ")
     if done.returncode not in (0, 1):
         sys.exit(f"the sandbox could not run the tests (status {done.returncode}): {done.stderr.strip()}")
     return done.returncode == 0
@@ -134,9 +134,14 @@ def run(address, api_key):
     reply = connection.getresponse()
     if reply.status != 200:
         sys.exit(f"the server answered {reply.status}: {reply.read().decode()}")
+    spent = None
     for event, payload in events(reply):
         if event == "message":
             show_message(payload)
+            # Now that the tool has run, the reply that called it is on the books.
+            if payload.get("type") == "user" and spent != (spent := usage(address, api_key, payload["session_id"])):
+                for row in spent:
+                    say(f"    {DIM}so far {dollars(row['cost_usd'])}: {tokens(row)}{PLAIN}")
         elif event == "run_result":
             return payload
         elif event == "error":
@@ -162,20 +167,23 @@ def show_message(message):
     if kind == "system" and message.get("subtype") == "init":
         say(f"  {DIM}model {message.get('model')}, tools {', '.join(message.get('tools', []))}{PLAIN}")
     elif kind == "assistant":
-        usage = message["message"].get("usage", {})
         for block in message["message"]["content"]:
             if block["type"] == "text":
                 say(f"  {block['text']}")
             elif block["type"] == "tool_use":
                 asked = block["input"].get("command") or block["input"].get("file_path") or block["input"].get("pattern")
-                say(f"  {BOLD}{block['name']}{PLAIN} {asked}   {DIM}{tokens(usage)}{PLAIN}")
+                say(f"  {BOLD}{block['name']}{PLAIN} {asked}")
     elif kind == "user":
         for block in message["message"]["content"]:
             if block.get("type") == "tool_result":
                 text = block.get("content")
-                lines = (text if isinstance(text, str) else json.dumps(text)).strip().splitlines()
-                for line in lines[-4:]:
-                    say(f"    {DIM}{line[:110]}{PLAIN}")
+                show_end_of(text if isinstance(text, str) else json.dumps(text), "    ")
+
+
+def show_end_of(text, indent):
+    lines = [line for line in text.splitlines() if line.strip()]
+    for line in lines[-4:]:
+        say(f"{indent}{DIM}{line[:110]}{PLAIN}")
 
 
 def tokens(usage):
@@ -183,11 +191,11 @@ def tokens(usage):
     return ", ".join(f"{usage[name]} {short}" for name, short in names.items() if usage.get(name))
 
 
-def show_usage(address, api_key, session_id):
+def usage(address, api_key, session_id):
+    """What the gateway has counted for the session, a row for each model."""
     connection = http.client.HTTPConnection(address, timeout=30)
     connection.request("GET", f"/v1/x/usage?session={session_id}&group_by=model", headers={"x-api-key": api_key})
-    for row in json.loads(connection.getresponse().read())["data"]:
-        say(f"  usage      {row['model']}: {row['requests']} requests, {tokens(row)}, {dollars(row['cost_usd'])}")
+    return json.loads(connection.getresponse().read())["data"]
 
 
 if __name__ == "__main__":

@@ -4,7 +4,10 @@
 
 mod it {
     mod crash;
+    mod demo;
+    mod forged;
     mod keys;
+    mod programs;
     mod support;
     mod users;
 }

@@ -8,6 +8,7 @@ mod it {
     mod forged;
     mod keys;
     mod programs;
+    mod search;
     mod support;
     mod users;
 }

@@ -31,6 +31,8 @@ pub struct Options {
     pub read_only: Vec<PathBuf>,
     /// More arguments of `wardian serve`.
     pub args: Vec<String>,
+    /// Where the models are, when not at this test's own model server.
+    pub upstream: Option<String>,
 }
 
 /// A running server with its data folder and the model behind it. Dropping it ends all of them.
@@ -64,8 +66,9 @@ impl Wardian {
         let local = "127.0.0.1:0".parse().unwrap();
         let model = Server::bind(Script::parse(script).unwrap(), local, expect).await.unwrap();
         let log = temp.path().join("log-1");
+        let upstream = options.upstream.clone().unwrap_or_else(|| model.base_url());
         let (process, address) =
-            Process::start(&temp.path().join("data"), &log, &model.base_url(), &real_key, &options).await;
+            Process::start(&temp.path().join("data"), &log, &upstream, &real_key, &options).await;
         let mut wardian =
             Self { model, real_key, key: String::new(), address, temp, options, process, starts: 1 };
         wardian.key = wardian.create_key(&["--scope", "sessions"]).await;
@@ -76,8 +79,13 @@ impl Wardian {
         self.temp.path().join("data")
     }
 
-    pub fn session_dir(&self, session: &str) -> PathBuf {
-        self.data_dir().join("sessions").join(session)
+    /// The folder of everything: data and logs.
+    pub fn folder(&self) -> &Path {
+        self.temp.path()
+    }
+
+    pub fn workspace(&self, session: &str) -> PathBuf {
+        self.data_dir().join("sessions").join(session).join("workspace")
     }
 
     /// The server's process id.
@@ -155,9 +163,9 @@ impl Wardian {
     pub async fn restart(&mut self) {
         self.starts += 1;
         let log = self.temp.path().join(format!("log-{}", self.starts));
+        let upstream = self.options.upstream.clone().unwrap_or_else(|| self.model.base_url());
         let (process, address) =
-            Process::start(&self.data_dir(), &log, &self.model.base_url(), &self.real_key, &self.options)
-                .await;
+            Process::start(&self.data_dir(), &log, &upstream, &self.real_key, &self.options).await;
         self.process = process;
         self.address = address;
     }
@@ -376,4 +384,17 @@ fn parent_of(pid: i32) -> Option<i32> {
 /// The short name of a process.
 pub fn comm(pid: i32) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}
+
+/// Waits for what no event tells: a file, a process. Returns what `look` found.
+pub async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| panic!("in vain: {what}"))
 }

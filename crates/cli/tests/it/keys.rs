@@ -148,7 +148,8 @@ async fn no_process_that_the_server_starts_holds_it() {
     for pid in below {
         let (found, read) = needles.in_memory(pid);
         assert_eq!(found, [] as [String; 0]);
-        assert!(read > 100_000, "{} is read: {read} bytes", comm(pid));
+        // A `sleep` of the shell may be over.
+        assert!(read > 100_000 || comm(pid).is_empty(), "{} is read: {read} bytes", comm(pid));
         assert_eq!(needles.in_start(pid), [] as [String; 0]);
     }
     let limits = std::fs::read_to_string(format!("/proc/{server}/limits")).unwrap();

@@ -158,7 +158,9 @@ def talk(where, connect, opening, question):
         with connect() as stream:
             stream.settimeout(5)
             stream.sendall(opening + question)
-            stream.shutdown(socket.SHUT_WR)
+            # Who has asked properly waits: to the gateway, one that closes its side has left.
+            if b"connection: close" not in question:
+                stream.shutdown(socket.SHUT_WR)
             while piece := stream.recv(1 << 16):
                 answer += piece
     except OSError as error:

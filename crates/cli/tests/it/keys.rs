@@ -215,7 +215,7 @@ async fn no_answer_of_the_server_has_it() {
     for key in [&wardian.key, &admin, &wardian.real_key, &String::new()] {
         for (method, path, body) in &asked {
             let reply = wardian.send(method, key, path, body).await.whole().await;
-            let text = format!("{reply:?}");
+            let text = format!("{:?}\n{}", reply.headers, reply.body);
             assert_eq!(needles.in_bytes(text.as_bytes()).len(), 0, "{method} {path} {body}: {text}");
         }
     }

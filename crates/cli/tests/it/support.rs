@@ -84,8 +84,12 @@ impl Wardian {
         self.temp.path()
     }
 
+    pub fn session_dir(&self, session: &str) -> PathBuf {
+        self.data_dir().join("sessions").join(session)
+    }
+
     pub fn workspace(&self, session: &str) -> PathBuf {
-        self.data_dir().join("sessions").join(session).join("workspace")
+        self.session_dir(session).join("workspace")
     }
 
     /// The server's process id.

@@ -38,7 +38,7 @@ impl User {
 
     fn program(&self, wardian: &Wardian) -> i32 {
         let prompt = format!("PROMPT={}", self.name);
-        let is_theirs = |pid: &i32| environment(*pid).iter().any(|entry| *entry == prompt);
+        let is_theirs = |pid: &i32| environment(*pid).contains(&prompt);
         descendants(wardian.pid()).into_iter().find(is_theirs).unwrap()
     }
 

@@ -50,14 +50,14 @@ def main():
         else:
             model = start([wardian, "model", "--script", str(script), "--listen", "127.0.0.1:0"], {"WARDIAN_MODEL_KEY": key}, data / "model.log")
             servers.append(model)
-            upstream = ready(model)["base_url"]
+            upstream = ready(model, data / "model.log")["base_url"]
         server = start(
             [wardian, "serve", "--listen", "127.0.0.1:0", "--data-dir", str(data / "server"), "--upstream", upstream],
             {"ANTHROPIC_API_KEY": key},
             data / "server.log",
         )
         servers.append(server)
-        address = ready(server)["listening"]
+        address = ready(server, data / "server.log")["listening"]
         api_key = subprocess.run(
             [wardian, "keys", "create", "--data-dir", str(data / "server"), "--name", "demo", "--scope", "admin"],
             check=True, capture_output=True, text=True,
@@ -115,10 +115,12 @@ def start(command, extra, log):
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=open(log, "wb"), text=True, env={**os.environ, **extra})
 
 
-def ready(process):
+def ready(process, log):
+    """Waits for the line with which a server says that it listens."""
     line = process.stdout.readline()
     if not line:
-        sys.exit(f"{process.args[1]} ended before it was ready (status {process.wait()}): see its log in .wardian/demo")
+        status = process.wait()
+        sys.exit(f"`wardian {process.args[1]}` ended with status {status} before it was ready:\n{log.read_text()}")
     return json.loads(line)
 
 
@@ -200,5 +202,8 @@ def usage(address, api_key, session_id):
 
 if __name__ == "__main__":
     started = time.monotonic()
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
     say(f"{DIM}{time.monotonic() - started:.1f} s{PLAIN}")

@@ -22,10 +22,13 @@ const DESCRIPTORS: u64 = 32_768;
 /// The name of the static binary that must be there for sandboxes.
 const GUEST: &str = "wardian-guest";
 
-/// A crash must not write the real key to a disk.
+/// A crash must not write the real key to a disk, nor may another process of the same user read it out of this one.
 pub fn forbid_core_dumps() {
     // Lowering a limit is always allowed; should it fail all the same, there is nothing better to do.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    // The limit does not hold where the kernel pipes cores to a program (apport, systemd-coredump); this does.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 /// Raises the limit of open files as far as this process may.
@@ -167,4 +170,16 @@ pub fn log_json(default: &str) {
     let logs = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(io::stderr);
     // A second call finds a subscriber in place, which is the one to keep.
     let _ = logs.try_init();
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
+
+    #[test]
+    fn no_core_by_any_way() {
+        super::forbid_core_dumps();
+        assert_eq!(getrlimit(Resource::Core).maximum, Some(0));
+        assert_eq!(dumpable_behavior().unwrap(), DumpableBehavior::NotDumpable);
+    }
 }

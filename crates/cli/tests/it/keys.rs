@@ -3,12 +3,17 @@
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+use wardian_model::{Recorded, Server};
+
 use super::search::{Needles, plant};
-use super::support::{Options, Wardian, comm, descendants, random_word, until, wardian};
+use super::support::{
+    Options, PATIENCE, Wardian, comm, descendants, random_word, until, wardian as wardian_command,
+};
 
 const SEARCH: &str = include_str!("search.py");
 
@@ -29,13 +34,14 @@ fn files(wardian: &Wardian, needles: &Needles) -> Value {
 }
 
 /// What `search.py` printed: nothing but what it planted itself.
-fn assert_only_planted(output: &str, needles: &Needles) {
+fn assert_only_planted(output: &str, needles: &Needles, workspace: &Path) {
     let line = output.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{output}"));
     let seen: Value = serde_json::from_str(line).unwrap();
     assert_eq!(seen["found"], json!([]), "{seen:#}");
     let planted = seen["planted"].to_string();
     for (form, _) in needles.forms() {
-        assert!(planted.contains(&format!("{form} in /workspace/planted-{form}")), "{form}: {planted}");
+        let path = workspace.join(format!("planted-{form}"));
+        assert!(planted.contains(&format!("{form} in {}", path.display())), "{form}: {planted}");
     }
     assert!(planted.contains("/environ") && planted.contains("raw in memory of"), "{planted}");
     let looked = |what: &str| seen["looked"][what].as_u64().unwrap();
@@ -77,7 +83,7 @@ async fn a_program_finds_it_nowhere() {
     assert_eq!(needles.in_bytes(reply.body.as_bytes()).len(), 0, "{reply:#?}");
     let report = reply.report();
     assert_eq!(report["exit_code"], 0, "{report:#}");
-    assert_only_planted(report["stdout"].as_str().unwrap(), &needles);
+    assert_only_planted(report["stdout"].as_str().unwrap(), &needles, Path::new("/workspace"));
     assert_received(&wardian);
     // What the program planted is what a search of the host finds, and all that it finds.
     let workspace = wardian.workspace(report["session_id"].as_str().unwrap());
@@ -94,33 +100,65 @@ async fn a_program_finds_it_nowhere() {
     assert_not_in_files(&wardian, &needles);
 }
 
-#[tokio::test]
-async fn an_agent_and_its_tools_find_it_nowhere() {
-    let script = format!(
+/// A script with which an agent searches, by its Bash tool.
+fn looks_around() -> String {
+    format!(
         r#"{{"replies": [
         {{"match": {{"last_text_contains": "look around"}}, "tool_use": [{{"name": "Bash", "input": {{"command":
            "env; python3 search.py needles.json"}}}}]}},
         {{"match": {{"tool_result_contains": "planted"}}, "text": "That is all."}}, {ANSWERS}]}}"#
-    );
-    let mut wardian = Wardian::start(&script, Options::default()).await;
+    )
+}
+
+#[tokio::test]
+async fn an_agent_and_its_tools_find_it_nowhere() {
+    let mut wardian = Wardian::start(&looks_around(), Options::default()).await;
     let needles = Needles::of(&wardian.real_key);
     let body = json!({"prompt": "look around", "files": files(&wardian, &needles)});
     let whole = wardian.stream(&wardian.key, &body).await.whole().await;
     assert_eq!(needles.in_bytes(whole.body.as_bytes()).len(), 0, "{whole:#?}");
     assert!(whole.body.contains("That is all."), "{whole:#?}");
-    let asked = wardian.model.requests();
-    let result = asked.iter().find_map(|request| {
-        let messages = request.body["messages"].as_array()?;
-        let blocks = messages.iter().filter_map(|message| message["content"].as_array()).flatten();
-        let result = blocks.into_iter().find(|block| block["type"] == "tool_result")?;
-        Some(match &result["content"] {
-            Value::String(text) => text.clone(),
-            blocks => blocks[0]["text"].as_str()?.to_owned(),
-        })
-    });
-    assert_only_planted(&result.unwrap(), &needles);
+    let told = tool_result(&wardian.model);
+    assert_only_planted(&told, &needles, Path::new("/workspace"));
     assert_received(&wardian);
     wardian.stop().await;
+}
+
+/// `wardian run`: the gateway is in the process that the user started, and the key in its environment.
+#[tokio::test]
+async fn a_local_run_finds_it_nowhere() {
+    let wardian = Wardian::start(&looks_around(), Options::default()).await;
+    let needles = Needles::of(&wardian.real_key);
+    let folder = tempfile::tempdir().unwrap();
+    let (work, data) = (folder.path().join("work"), folder.path().join("data"));
+    std::fs::create_dir(&work).unwrap();
+    for file in files(&wardian, &needles).as_array().unwrap() {
+        std::fs::write(work.join(file["path"].as_str().unwrap()), file["content"].as_str().unwrap()).unwrap();
+    }
+    let mut command = wardian_command();
+    command.args(["run", "look around", "--allow-all", "--output-format", "stream-json", "--upstream"]);
+    command.arg(wardian.model.base_url()).arg("--cwd").arg(&work).arg("--data-dir").arg(&data);
+    command.env("ANTHROPIC_API_KEY", &wardian.real_key).env("HOME", folder.path());
+    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("the run ends").unwrap();
+    let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{printed}");
+    assert_eq!(needles.in_bytes(printed.as_bytes()).len(), 0, "{printed}");
+    assert_only_planted(&tool_result(&wardian.model), &needles, &work);
+    assert_received(&wardian);
+    assert!(std::fs::read_dir(&data).unwrap().count() > 0);
+    assert_eq!(needles.in_folder(&data), [] as [String; 0]);
+}
+
+/// What the agent told the model about its first tool call.
+fn tool_result(model: &Server) -> String {
+    let result = |request: &Recorded| {
+        let messages = request.body["messages"].as_array()?;
+        let mut blocks = messages.iter().filter_map(|message| message["content"].as_array()).flatten();
+        let result = blocks.find(|block| block["type"] == "tool_result")?;
+        let text = result["content"].as_str().or_else(|| result["content"][0]["text"].as_str());
+        Some(text?.to_owned())
+    };
+    model.requests().iter().find_map(result).unwrap()
 }
 
 #[tokio::test]
@@ -252,16 +290,16 @@ async fn nothing_that_the_command_line_prints_has_it() {
     let needles = Needles::of(&real_key);
     for key in [real_key.clone(), format!("{real_key}\n{real_key}"), format!("{real_key}\u{e9}")] {
         for arguments in lines {
-            let mut command = wardian();
+            let mut command = wardian_command();
             command.args(*arguments).env("ANTHROPIC_API_KEY", &key).env("RUST_BACKTRACE", "full");
             command.env("HOME", folder.path()).env("XDG_DATA_HOME", folder.path().join("xdg"));
-            let output = tokio::time::timeout(super::support::PATIENCE, command.output()).await;
+            let output = tokio::time::timeout(PATIENCE, command.output()).await;
             let output = format!("{:?}", output.unwrap_or_else(|_| panic!("{arguments:?} ends")).unwrap());
             assert_eq!(needles.in_bytes(output.as_bytes()).len(), 0, "{arguments:?}: {output}");
         }
     }
     // Where it cannot say that it is ready, it fails or panics, and that text does not have it either.
-    let mut command = wardian();
+    let mut command = wardian_command();
     command.args([
         "serve",
         "--listen",
@@ -273,8 +311,7 @@ async fn nothing_that_the_command_line_prints_has_it() {
     ]);
     command.env("ANTHROPIC_API_KEY", &real_key).env("RUST_BACKTRACE", "full").kill_on_drop(true);
     command.stdout(File::options().write(true).open("/dev/full").unwrap()).stderr(Stdio::piped());
-    let ended =
-        tokio::time::timeout(super::support::PATIENCE, command.spawn().unwrap().wait_with_output()).await;
+    let ended = tokio::time::timeout(PATIENCE, command.spawn().unwrap().wait_with_output()).await;
     let ended = ended.expect("it does not serve unheard").unwrap();
     assert!(!ended.status.success() && !ended.stderr.is_empty(), "{ended:?}");
     assert_eq!(needles.in_bytes(&ended.stderr).len(), 0, "{ended:?}");

@@ -10,7 +10,7 @@ use wardian_protocol::SessionId;
 use wardian_store::{EventRecord, SqliteStore, Store};
 
 use super::support::{
-    Event, Events, Options, PATIENCE, Wardian, comm, descendants, processes, random_word, until,
+    Event, Events, Options, PATIENCE, Wardian, children, comm, descendants, processes, random_word, until,
 };
 
 /// What the issue promises.
@@ -409,4 +409,41 @@ async fn while_several_sessions_run() {
         survivor.goes_on().await;
     }
     survivor.wardian.stop().await;
+}
+
+/// While its sandbox is made, before anybody was told that the run has begun: nothing is known of it but its arguments.
+#[tokio::test]
+async fn at_any_moment_of_a_run_that_begins() {
+    let mut wardian = start().await;
+    for moment_ms in [0, 1, 2, 3, 5, 8, 13, 21, 34] {
+        let marker = format!("marker-{}", random_word());
+        let body = json!({"prompt": "x", "command": ["sh", "-c", "setsid sleep 600 & sleep 600", marker],
+            "stream": true, "on_disconnect": "continue"});
+        let run = wardian.stream(&wardian.key, &body);
+        tokio::select! {
+            mut events = run => { events.next().await.unwrap(); }
+            () = tokio::time::sleep(Duration::from_millis(moment_ms)) => (),
+        }
+        let launcher = children(wardian.pid()).into_iter().find(|pid| comm(*pid) == "wardian-guest").unwrap();
+        let groups = groups(launcher);
+        let below = BTreeSet::from_iter(descendants(launcher));
+        let begun = Instant::now();
+        wardian.kill().await;
+        let left = || {
+            let processes = below.iter().copied().chain([launcher]).filter(|pid| lives(*pid)).count();
+            (processes, marked(&marker), groups.iter().filter(|group| group.exists()).collect::<Vec<_>>())
+        };
+        while left() != (0, vec![], vec![]) {
+            assert!(begun.elapsed() < PATIENCE, "left: {:?}", left());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let took = begun.elapsed();
+        assert!(took < SOON, "it took {took:?}");
+        wardian.restart().await;
+        let ready = wardian.get("", "/readyz").await;
+        assert_eq!(ready.status, 200, "{ready:#?}");
+        let report = wardian.run(&json!({"prompt": "x", "command": ["echo", "well"]})).await.report();
+        assert_eq!(report["stdout"], "well\n", "{report:#}");
+    }
+    wardian.stop().await;
 }

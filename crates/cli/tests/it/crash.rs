@@ -146,7 +146,6 @@ impl Remains {
         let namespaces =
             processes.iter().filter_map(|pid| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok());
         let namespaces: BTreeSet<_> = namespaces.filter(|namespace| *namespace != own).collect();
-        assert!(!namespaces.is_empty());
         let remains = Self {
             marker: victim.marker.clone(),
             request: victim.request.clone(),
@@ -155,12 +154,12 @@ impl Remains {
             namespaces,
             folder: victim.wardian.folder().to_owned(),
         };
+        // What is looked for is there; the kernel shows the namespaces of others to root only.
         let found = remains.found();
-        assert!(found.iter().any(|found| found.starts_with("namespace")), "{found:#?}");
-        assert!(
-            found.iter().any(|found| found.starts_with("group") || found.starts_with("named")),
-            "{found:#?}"
-        );
+        let is_found = |what: &str| found.iter().any(|found| found.starts_with(what));
+        assert!(is_found("process"), "{found:#?}");
+        assert!(is_found("namespace") || !rustix::process::geteuid().is_root(), "{found:#?}");
+        assert!(is_found("group") || victim.wardian.tier() == "no-cgroup", "{found:#?}");
         remains
     }
 

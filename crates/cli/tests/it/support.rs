@@ -55,6 +55,8 @@ struct Process {
     stdout: BufReader<ChildStdout>,
     /// The launcher, which outlives a killed server for some milliseconds.
     launcher: Option<OwnedFd>,
+    /// What it said when it was ready.
+    ready: Value,
 }
 
 impl Wardian {
@@ -95,6 +97,11 @@ impl Wardian {
     /// The server's process id.
     pub fn pid(&self) -> i32 {
         self.process.child.id().unwrap().cast_signed()
+    }
+
+    /// How much isolation the server's sandboxes have.
+    pub fn tier(&self) -> &str {
+        self.process.ready["tier"].as_str().unwrap()
     }
 
     /// What this server, and those before it in this test, wrote to stderr.
@@ -226,7 +233,7 @@ impl Process {
         let launcher = children(server).into_iter().find(|pid| comm(*pid) == "wardian-guest");
         let launcher =
             launcher.map(|pid| pidfd_open(Pid::from_raw(pid).unwrap(), PidfdFlags::empty()).unwrap());
-        (Self { child, stdout, launcher }, address)
+        (Self { child, stdout, launcher, ready }, address)
     }
 }
 

@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod it {
+    mod arguments;
     mod crash;
     mod demo;
     mod forged;
     mod keys;
+    mod local;
     mod programs;
     mod search;
     mod support;

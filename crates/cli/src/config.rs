@@ -13,7 +13,7 @@ use wardian_protocol::NanoUsd;
 use wardian_session::{Caps, RunLimits};
 use wardian_store::SqliteStore;
 
-use crate::failure::{Failure, Outcome, setup, usage};
+use crate::failure::{self, Failure, Outcome, setup, usage};
 use crate::host::make_private;
 
 /// The commented example: every key with its default. A test reads it back.
@@ -24,7 +24,7 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// `wardian config`.
 pub fn print() -> Outcome {
-    print!("{EXAMPLE}");
+    failure::print(EXAMPLE.trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
 

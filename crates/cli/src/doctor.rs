@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use wardian_sandbox::{LauncherConfig, doctor};
 
-use crate::failure::{FAILED, Outcome};
+use crate::failure::{FAILED, Outcome, print};
 use crate::host::{self, ScratchDir};
 
 /// Makes a real sandbox on this host, attacks it from inside, and says what works and what mends what doesn't.
@@ -23,12 +23,17 @@ pub async fn doctor(arguments: Arguments) -> Outcome {
     let checks = doctor::check(&LauncherConfig::new(libexec_dir, scratch.path().join("launcher"))).await;
     let wide = checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
     for check in &checks {
-        println!("{}  {:<wide$}  {}", if check.ok { "ok  " } else { "FAIL" }, check.name, check.detail);
+        print(&format!(
+            "{}  {:<wide$}  {}",
+            if check.ok { "ok  " } else { "FAIL" },
+            check.name,
+            check.detail
+        ))?;
         if let Some(mend) = check.mend.as_ref().filter(|_| !check.ok) {
-            println!("      {:<wide$}  mend: {mend}", "");
+            print(&format!("      {:<wide$}  mend: {mend}", ""))?;
         }
     }
     let failed = checks.iter().filter(|check| !check.ok).count();
-    println!("{} of {} checks passed", checks.len() - failed, checks.len());
+    print(&format!("{} of {} checks passed", checks.len() - failed, checks.len()))?;
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }

@@ -1,6 +1,7 @@
 //! How a command ends: whose fault it was, then the way out.
 
 use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 /// What a command gives: its exit status, or why it could not do its work.
@@ -58,10 +59,16 @@ impl Failure {
                 text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
             }
         }
-        eprintln!("error: {text}");
-        if let Some(hint) = self.hint {
-            eprintln!("hint: {hint}");
-        }
+        let hint = self.hint.map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+        // Where the standard error is gone too, the exit status still tells.
+        let _ = write!(io::stderr().lock(), "error: {text}\n{hint}");
         ExitCode::from(self.code)
     }
+}
+
+/// Writes a line to the standard output, which may be a full disk or a pipe that nobody reads any more.
+pub fn print(line: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "{line}").and_then(|()| out.flush());
+    written.map_err(|error| setup(anyhow::Error::from(error).context("write to the standard output")))
 }

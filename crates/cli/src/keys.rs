@@ -10,7 +10,7 @@ use wardian_server::keys::{KeySpec, create};
 use wardian_store::{KeyRecord, MAX_USER_BYTES, Scope, Store as _};
 
 use crate::config::open_store;
-use crate::failure::{FAILED, Failure, Outcome, setup, usage};
+use crate::failure::{FAILED, Failure, Outcome, print, setup, usage};
 use crate::host;
 
 /// API keys of the server. Each command may be used beside a running server.
@@ -59,14 +59,14 @@ pub async fn keys(command: Command) -> Outcome {
                 store.ensure_user(&org_id, user).await.map_err(failed)?;
             }
             let (_, key) = create(&store, &org_id, spec, host::now()).await.map_err(failed)?;
-            println!("{}", key.expose_secret());
+            print(key.expose_secret())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::List { data_dir } => {
             let store = open_store(&data_dir)?;
             let org_id = store.default_org().await.map_err(failed)?;
             for key in store.keys(&org_id).await.map_err(failed)? {
-                println!("{}", row(&key));
+                print(&row(&key))?;
             }
             Ok(ExitCode::SUCCESS)
         }

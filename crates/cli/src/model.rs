@@ -1,13 +1,14 @@
 //! `wardian model`.
 
 use std::env;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use wardian_model::{ModelArgs, ServerOptions};
 
-use crate::failure::{Outcome, setup};
+use crate::failure::{Outcome, print, setup};
 use crate::host;
 
 /// Plays the Messages API from a script: text, tool calls, thinking, errors, delays, cut streams.
@@ -33,7 +34,11 @@ pub async fn model(arguments: Arguments) -> Outcome {
     let expect_key = env::var("WARDIAN_MODEL_KEY").ok().filter(|key| !key.is_empty());
     let options = ServerOptions { expect_key, log: arguments.log, keep_requests: 0 };
     let args = ModelArgs { script: arguments.script, listen: arguments.listen, options };
-    let ready = |line: &str| println!("{line}");
+    let ready = |line: &str| {
+        if let Err(failure) = print(line) {
+            let _ = failure.report();
+        }
+    };
     let summary =
         wardian_model::run(args, ready, host::asked_to_stop()).await.map_err(|error| match error {
             wardian_model::RunError::Start { .. } => setup(error),
@@ -41,9 +46,12 @@ pub async fn model(arguments: Arguments) -> Outcome {
                 crate::failure::usage(error).hint("docs/model-scripts.md describes the format")
             }
         })?;
-    eprintln!(
+    let _ = writeln!(
+        std::io::stderr(),
         "{} requests, {} of them left by their client; {} replies of the script were not given",
-        summary.requests, summary.aborted, summary.unused_replies
+        summary.requests,
+        summary.aborted,
+        summary.unused_replies
     );
     Ok(ExitCode::SUCCESS)
 }

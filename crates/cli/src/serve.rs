@@ -14,7 +14,7 @@ use wardian_session::{Engine, EngineConfig};
 use wardian_store::Store;
 
 use crate::config::{self, Config, open_store};
-use crate::failure::{Failure, Outcome, setup};
+use crate::failure::{Failure, Outcome, print, setup};
 use crate::host;
 
 /// Serves the HTTP API: `POST /v1/x/run` and what belongs to it (docs/run.md).
@@ -74,10 +74,13 @@ pub async fn serve(arguments: Arguments) -> Outcome {
         .with_context(|| format!("listen on {}", config.listen))
         .map_err(|error| setup(error).hint("--listen names another address; port 0 takes a free one"))?;
     let address = listener.local_addr().map_err(setup)?;
-    println!(
-        "{}",
-        json!({"listening": address.to_string(), "base_url": format!("http://{address}"), "data_dir": config.data_dir, "tier": engine.capabilities().tier})
-    );
+    let ready = json!({
+        "listening": address.to_string(),
+        "base_url": format!("http://{address}"),
+        "data_dir": config.data_dir,
+        "tier": engine.capabilities().tier,
+    });
+    print(&ready.to_string())?;
     let server = ServerConfig {
         hosts: config.hosts,
         origins: config.origins,

@@ -7,7 +7,7 @@ use wardian_protocol::SessionId;
 use wardian_store::{GroupBy, Store as _, UsageQuery, UsageRow};
 
 use crate::config::open_store;
-use crate::failure::{Outcome, setup};
+use crate::failure::{Failure, Outcome, print, setup};
 use crate::host;
 
 /// Shows tokens and dollars, as the gateway counted them.
@@ -47,7 +47,7 @@ pub async fn usage(arguments: Arguments) -> Outcome {
     let keys = arguments.by.iter().map(|group| key_title(*group).to_owned());
     let mut table = vec![keys.chain(titles.map(str::to_owned)).collect::<Vec<_>>()];
     table.extend(rows.iter().map(|row| cells(row, &arguments.by)));
-    print_table(&table, arguments.by.len());
+    print_table(&table, arguments.by.len())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -89,7 +89,7 @@ fn cells(row: &UsageRow, by: &[GroupBy]) -> Vec<String> {
 }
 
 /// Keys to the left, figures to the right.
-fn print_table(table: &[Vec<String>], keys: usize) {
+fn print_table(table: &[Vec<String>], keys: usize) -> Result<(), Failure> {
     let columns = table.first().map_or(0, Vec::len);
     let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns).map(width).collect();
@@ -104,6 +104,7 @@ fn print_table(table: &[Vec<String>], keys: usize) {
                 },
             )
             .collect();
-        println!("{}", line.join("  ").trim_end());
+        print(line.join("  ").trim_end())?;
     }
+    Ok(())
 }

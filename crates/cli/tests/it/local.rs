@@ -162,3 +162,20 @@ impl Local {
         run.output().await.unwrap()
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_standard_output_is_an_error_and_no_panic() {
+    let scratch = tempfile::tempdir().unwrap();
+    for arguments in
+        [&["config"][..], &["doctor"], &["keys", "create"], &["serve", "--listen", "127.0.0.1:0"]]
+    {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = wardian();
+        command.args(arguments).env("ANTHROPIC_API_KEY", "sk-ant-local").stdout(full).stderr(Stdio::piped());
+        let child = command.env("WARDIAN_DATA_DIR", scratch.path().join("data")).spawn().unwrap();
+        let output = child.wait_with_output().await.unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}: {error}");
+        assert!(error.contains("write to the standard output") && !error.contains("panicked"), "{error}");
+    }
+}

@@ -279,7 +279,7 @@ fn set(args: &mut Args, name: &'static str, value: &str) -> Result<(), Complaint
         "include-partial-messages" => args.include_partial_messages = true,
         "session-id" => args.session_id = Some(uuid(name, value)?),
         "settings" => args.settings = not_empty(value),
-        // Nothing is loaded from settings files (DESIGN D10), so an empty list changes nothing.
+        // Nothing is loaded from settings files, so an empty list changes nothing.
         "setting-sources" if value.is_empty() => (),
         "mcp-config" if without_servers(value) => (),
         "managed-settings" if empty_object(value) => (),

@@ -49,7 +49,7 @@ pub struct Arguments {
     /// The folder that it works in
     #[arg(long, value_name = "DIR", default_value = ".")]
     cwd: PathBuf,
-    /// Where model requests go [default: ANTHROPIC_BASE_URL, or https://api.anthropic.com]
+    /// Where model requests go [default: ANTHROPIC_BASE_URL, or `https://api.anthropic.com`]
     #[arg(long, env = "WARDIAN_UPSTREAM", value_name = "URL")]
     upstream: Option<String>,
     /// How to show it
@@ -189,12 +189,30 @@ fn permissions(arguments: &Arguments) -> Permissions {
     if arguments.allow_all {
         Permissions::Sandbox
     } else if !arguments.allowed_tools.is_empty() {
-        Permissions::Only(arguments.allowed_tools.clone())
+        Permissions::Only(arguments.allowed_tools.iter().flat_map(|rules| split_rules(rules)).collect())
     } else if io::stdin().is_terminal() && io::stderr().is_terminal() {
         Permissions::Ask(Arc::new(Terminal))
     } else {
         Permissions::Ask(Arc::new(Nobody))
     }
+}
+
+/// Splits rules at the commas between them, not at those within parentheses.
+fn split_rules(text: &str) -> Vec<String> {
+    let (mut rules, mut depth) = (vec![String::new()], 0_usize);
+    for c in text.chars() {
+        match c {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 => {
+                rules.push(String::new());
+                continue;
+            }
+            _ => (),
+        }
+        rules.last_mut().expect("it begins with one").push(c);
+    }
+    rules.iter().map(|rule| rule.trim().to_owned()).filter(|rule| !rule.is_empty()).collect()
 }
 
 async fn engine(arguments: &Arguments, scratch: &ScratchDir) -> Result<Engine, Failure> {
@@ -280,4 +298,17 @@ impl PermissionAsker for Nobody {
 
 fn deny(message: &str) -> PermissionAnswer {
     PermissionAnswer::Deny { message: message.to_owned(), interrupt: false, extra: JsonMap::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_split_between_them_and_not_within() {
+        assert_eq!(split_rules("Edit, Bash(make *),Read"), ["Edit", "Bash(make *)", "Read"]);
+        assert_eq!(split_rules("Bash(git log --format=%h,%s)"), ["Bash(git log --format=%h,%s)"]);
+        assert_eq!(split_rules("Bash(a (b), c),"), ["Bash(a (b), c)"]);
+        assert!(split_rules(" ,").is_empty());
+    }
 }

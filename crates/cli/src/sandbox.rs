@@ -15,6 +15,10 @@ use crate::host::{self, ScratchDir};
 
 /// The sandbox could not be made: as `docker run` and `env` have it, apart from what the command itself may give.
 const NO_SANDBOX: u8 = 125;
+/// The command is there and cannot be started, as shells have it.
+const NOT_EXECUTABLE: u8 = 126;
+/// There is no such command, as shells have it.
+const NOT_FOUND: u8 = 127;
 
 /// Sandboxes without a server.
 #[derive(clap::Subcommand)]
@@ -26,7 +30,7 @@ pub enum Command {
 /// Arguments of `wardian sandbox exec`.
 ///
 /// Standard input, output and error are the command's. The exit status is the command's too; 124 when the time was
-/// over, 125 when the sandbox could not be made.
+/// over, 125 when the sandbox could not be made, 126 or 127 when the command cannot be started or is not there.
 #[derive(clap::Args)]
 pub struct ExecArguments {
     /// The folder that the command may write; at its own path inside, and the current directory
@@ -68,7 +72,13 @@ pub async fn exec(arguments: ExecArguments) -> Outcome {
         stderr: own(io::stderr().as_fd().try_clone_to_owned())?,
         ..Exec::new(arguments.command)
     };
-    let mut process = sandbox.exec(exec).await.map_err(failed)?;
+    let mut process = sandbox.exec(exec).await.map_err(|error| match &error {
+        wardian_sandbox::Error::Exec { cause, .. } if cause.kind() == io::ErrorKind::NotFound => {
+            setup(error).hint("the sandbox sees /usr, the workspace and --read-only folders").code(NOT_FOUND)
+        }
+        wardian_sandbox::Error::Exec { .. } => setup(error).code(NOT_EXECUTABLE),
+        _ => failed(error),
+    })?;
     let status = finish(&mut process).await.map_err(failed)?;
     drop(process);
     sandbox.destroy().await.map_err(failed)?;

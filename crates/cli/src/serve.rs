@@ -32,7 +32,7 @@ pub struct Arguments {
     /// Sessions, their workspaces, and the store [default: wardian-data]
     #[arg(long, env = "WARDIAN_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Where model requests go [default: https://api.anthropic.com]
+    /// Where model requests go [default: `https://api.anthropic.com`]
     #[arg(long, env = "WARDIAN_UPSTREAM", value_name = "URL")]
     upstream: Option<String>,
     /// A host folder that every sandbox sees, read-only; may be given again

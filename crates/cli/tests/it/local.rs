@@ -116,6 +116,16 @@ async fn exec_ends_everything_at_the_timeout_with_124() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn exec_of_no_program_is_127_and_of_no_executable_126() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("data"), "no program").unwrap();
+    let missing = exec(folder.path(), &[], &["no-such-program"]).output().await.unwrap();
+    assert_eq!(missing.status.code(), Some(127), "{missing:?}");
+    let data = exec(folder.path(), &[], &["./data"]).output().await.unwrap();
+    assert_eq!(data.status.code(), Some(126), "{data:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn exec_without_its_guest_is_125_and_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let empty = tempfile::tempdir().unwrap();

@@ -52,7 +52,8 @@ def main():
             servers.append(model)
             upstream = ready(model, data / "model.log")["base_url"]
         server = start(
-            [wardian, "serve", "--listen", "127.0.0.1:0", "--data-dir", str(data / "server"), "--upstream", upstream],
+            # One user, so that the demo also works where no control groups are to be had: without root.
+            [wardian, "serve", "--listen", "127.0.0.1:0", "--data-dir", str(data / "server"), "--upstream", upstream, "--allow-no-cgroup"],
             {"ANTHROPIC_API_KEY": key},
             data / "server.log",
         )

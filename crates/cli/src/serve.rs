@@ -8,7 +8,7 @@ use anyhow::{Context as _, anyhow};
 use serde_json::json;
 use tokio::net::TcpListener;
 use wardian_gateway::{Gateway, GatewayConfig};
-use wardian_sandbox::{Launcher, LauncherConfig};
+use wardian_sandbox::{Capabilities, Launcher, LauncherConfig, Tier};
 use wardian_server::ServerConfig;
 use wardian_session::{Engine, EngineConfig};
 use wardian_store::Store;
@@ -41,6 +41,9 @@ pub struct Arguments {
     /// A proxy in front does TLS: allow an address that is not a loopback one
     #[arg(long)]
     behind_tls_proxy: bool,
+    /// Serve although this host gives no control groups: one sandbox can then starve the others of memory
+    #[arg(long)]
+    allow_no_cgroup: bool,
     /// The folder with the static binaries wardian-guest and wardian-agent
     #[arg(long, env = "WARDIAN_LIBEXEC_DIR", value_name = "DIR")]
     libexec_dir: Option<PathBuf>,
@@ -66,6 +69,7 @@ pub async fn serve(arguments: Arguments) -> Outcome {
     for missing in &launcher.capabilities().missing {
         tracing::warn!(what = missing.what, mend = missing.mend, "this host lacks something for sandboxes");
     }
+    check_tier(launcher.capabilities(), config.allow_no_cgroup)?;
     let engine = Engine::start(engine_config(&config, owner)?, Arc::clone(&store), gateway, launcher)
         .await
         .map_err(setup)?;
@@ -94,6 +98,16 @@ pub async fn serve(arguments: Arguments) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Many users on a host that cannot hold each to its memory: only when the operator says so.
+fn check_tier(host: &Capabilities, allow_no_cgroup: bool) -> Result<(), Failure> {
+    if host.tier == Tier::Full || allow_no_cgroup {
+        return Ok(());
+    }
+    let mend = host.missing.first().map_or_else(String::new, |missing| format!("{}; ", missing.mend));
+    Err(setup(anyhow!("serve many users: this host gives no control groups (tier {})", host.tier))
+        .hint(format!("{mend}or --allow-no-cgroup, where all users may share one fate")))
+}
+
 /// Flags and environment over the file over the defaults.
 fn configuration(arguments: Arguments) -> Result<Config, Failure> {
     let mut written = config::read(arguments.config.as_deref())?;
@@ -108,6 +122,7 @@ fn configuration(arguments: Arguments) -> Result<Config, Failure> {
     }
     written.read_only.extend(arguments.read_only);
     written.behind_tls_proxy |= arguments.behind_tls_proxy;
+    written.allow_no_cgroup |= arguments.allow_no_cgroup;
     written.check()
 }
 
@@ -127,4 +142,28 @@ fn engine_config(config: &Config, owner: String) -> Result<EngineConfig, Failure
 fn absolute(path: &std::path::Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path)
         .map_err(|error| setup(anyhow!(error).context(format!("find {}", path.display()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use wardian_sandbox::Missing;
+
+    use super::*;
+
+    #[test]
+    fn a_host_without_control_groups_is_refused_unless_allowed() {
+        let missing = Missing { what: "control groups".to_owned(), mend: "run as root".to_owned() };
+        let host = |tier| Capabilities {
+            tier,
+            uid_per_tenant: false,
+            idmapped_mounts: false,
+            exec_groups: false,
+            agent: true,
+            missing: vec![missing.clone()],
+        };
+        assert!(check_tier(&host(Tier::Full), false).is_ok());
+        assert!(check_tier(&host(Tier::NoCgroup), true).is_ok());
+        let refused = format!("{:?}", check_tier(&host(Tier::NoCgroup), false).unwrap_err());
+        assert!(refused.contains("run as root") && refused.contains("--allow-no-cgroup"), "{refused}");
+    }
 }

@@ -84,7 +84,15 @@ impl Serve {
         let data = folder.join("data");
         let log = File::create(folder.join("serve.log")).expect("a log");
         let mut child = Command::new(wardian)
-            .args(["serve", "--listen", "127.0.0.1:0", "--upstream", upstream, "--data-dir"])
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--upstream",
+                upstream,
+                "--allow-no-cgroup",
+                "--data-dir",
+            ])
             .arg(&data)
             .arg("--libexec-dir")
             .arg(libexec)

@@ -213,6 +213,8 @@ impl Process {
     ) -> (Self, SocketAddr) {
         let mut command = wardian();
         command.args(["serve", "--listen", "127.0.0.1:0", "--upstream", upstream]);
+        // The tests run without root, too.
+        command.arg("--allow-no-cgroup");
         command.arg("--data-dir").arg(data).arg("--libexec-dir").arg(libexec_dir());
         for folder in &options.read_only {
             command.arg("--read-only").arg(folder);

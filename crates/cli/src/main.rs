@@ -59,7 +59,12 @@ fn main() -> ExitCode {
     host::forbid_core_dumps();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(dispatch(arguments.command)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(dispatch(arguments.command));
+            // A question at the terminal that nobody answered any more must not hold the process.
+            runtime.shutdown_background();
+            outcome
+        }
         Err(error) => {
             Err(failure::setup(error).hint("the system refused a thread or a descriptor: see `ulimit -a`"))
         }

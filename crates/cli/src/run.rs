@@ -265,9 +265,8 @@ impl PermissionAsker for Terminal {
         );
         Box::pin(async move {
             let answer = tokio::task::spawn_blocking(move || {
-                let mut stderr = io::stderr().lock();
-                stderr.write_all(asked.as_bytes())?;
-                stderr.flush()?;
+                // Not locked any longer than this: the run may end, and say so, while nobody answers.
+                io::stderr().lock().write_all(asked.as_bytes())?;
                 let mut line = String::new();
                 io::stdin().read_line(&mut line)?;
                 Ok::<_, io::Error>(line)

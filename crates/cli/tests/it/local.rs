@@ -4,12 +4,14 @@ use std::fs;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::Child;
 use wardian_model::{Script, Server, ServerOptions};
 
-use super::support::wardian;
+use super::support::{PATIENCE, wardian};
 
 const EDIT: &str = r#"{"replies": [
     {"text": "Writing.", "tool_use": [{"name": "Bash", "input": {"command": "echo made > made.txt; pwd"}}]},
@@ -136,6 +138,35 @@ async fn exec_without_its_guest_is_125_and_says_what_to_do() {
     assert!(error.contains("wardian-guest") && error.contains("hint: "), "{error}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_is_asked_and_yes_lets_the_tool_run() {
+    let local = Local::start(EDIT).await;
+    let (mut child, mut person) = local.at_a_terminal(&[]);
+    person.read_until("Allow Bash?").await;
+    person.write(b"y\n").await;
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+    assert!(local.folder().join("made.txt").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn anything_but_yes_at_the_terminal_is_no() {
+    let local = Local::start(EDIT).await;
+    let (mut child, mut person) = local.at_a_terminal(&[]);
+    person.read_until("Allow Bash?").await;
+    person.write(b"yess\n").await;
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+    assert!(!local.folder().join("made.txt").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_nobody_answers_does_not_outlive_the_run() {
+    let local = Local::start(EDIT).await;
+    let (mut child, mut person) = local.at_a_terminal(&["--timeout", "2"]);
+    person.read_until("Allow Bash?").await;
+    let status = tokio::time::timeout(PATIENCE, child.wait()).await.expect("it hangs on the question");
+    assert_eq!(status.unwrap().code(), Some(4));
+}
+
 fn exec(workspace: &Path, arguments: &[&str], command: &[&str]) -> tokio::process::Command {
     let mut exec = wardian();
     exec.args(["sandbox", "exec", "--workspace"]).arg(workspace).args(arguments).arg("--").args(command);
@@ -165,11 +196,51 @@ impl Local {
     }
 
     async fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().await.unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> tokio::process::Command {
         let mut run = wardian();
         run.args(["run", "Make it.", "--upstream", &self.model.base_url(), "--cwd"]).arg(self.folder());
         run.arg("--data-dir").arg(self.temp.path().join("data")).args(arguments);
         run.env("ANTHROPIC_API_KEY", "sk-ant-local").stdin(Stdio::null()).kill_on_drop(true);
-        run.output().await.unwrap()
+        run
+    }
+
+    /// Starts a run whose standard input and error are a terminal, and gives the other end of it.
+    fn at_a_terminal(&self, arguments: &[&str]) -> (Child, Person) {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let slave = fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let mut command = self.command(arguments);
+        command.stdin(slave.try_clone().unwrap()).stderr(slave).stdout(Stdio::null());
+        let child = command.spawn().unwrap();
+        (child, Person(tokio::fs::File::from_std(fs::File::from(master))))
+    }
+}
+
+/// Who sits at the terminal.
+struct Person(tokio::fs::File);
+
+impl Person {
+    async fn read_until(&mut self, text: &str) {
+        let mut shown = Vec::new();
+        let reading = async {
+            while !String::from_utf8_lossy(&shown).contains(text) {
+                let mut piece = [0; 4096];
+                let read = self.0.read(&mut piece).await.unwrap();
+                shown.extend_from_slice(&piece[..read]);
+            }
+        };
+        let done = tokio::time::timeout(PATIENCE, reading).await;
+        assert!(done.is_ok(), "{}", String::from_utf8_lossy(&shown));
+    }
+
+    async fn write(&mut self, keys: &[u8]) {
+        self.0.write_all(keys).await.unwrap();
+        self.0.flush().await.unwrap();
     }
 }
 

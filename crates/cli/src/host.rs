@@ -21,6 +21,8 @@ const DESCRIPTORS: u64 = 32_768;
 
 /// The name of the static binary that must be there for sandboxes.
 const GUEST: &str = "wardian-guest";
+/// The one that must be there besides for agents.
+const AGENT: &str = "wardian-agent";
 
 /// A crash must not write the real key to a disk, nor may another process of the same user read it out of this one.
 pub fn forbid_core_dumps() {
@@ -67,11 +69,19 @@ pub fn libexec_dir(asked: Option<PathBuf>) -> Result<PathBuf, Failure> {
     }
     let program = env::current_exe().context("find this program's own folder").map_err(setup)?;
     let beside = program.parent().unwrap_or(Path::new("/"));
-    let places = [beside.to_owned(), beside.join("../libexec/wardian"), beside.join("../guest")];
-    places.iter().find(|place| place.join(GUEST).is_file()).cloned().ok_or_else(|| {
+    // A build's own folder comes first: cargo leaves dynamic ones, or the guest alone, beside this program.
+    let places = [beside.join("../guest"), beside.join("../libexec/wardian"), beside.to_owned()];
+    choose(&places).ok_or_else(|| {
         setup(anyhow!("find {GUEST} in {}", places.map(|place| place.display().to_string()).join(", ")))
             .hint("`make guest` builds it; --libexec-dir or WARDIAN_LIBEXEC_DIR says where it is")
     })
+}
+
+/// The first folder with both binaries; where there is none, the first with the guest, which is enough for a command.
+fn choose(places: &[PathBuf]) -> Option<PathBuf> {
+    let has = |place: &&PathBuf, name: &str| place.join(name).is_file();
+    let whole = places.iter().find(|place| has(place, GUEST) && has(place, AGENT));
+    whole.or_else(|| places.iter().find(|place| has(place, GUEST))).cloned()
 }
 
 /// Where local runs keep sessions and usage: `$XDG_DATA_HOME/wardian`.
@@ -175,6 +185,19 @@ pub fn log_json(default: &str) {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
+
+    #[test]
+    fn a_folder_with_both_binaries_goes_before_one_with_the_guest_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let places = ["a", "b"].map(|name| temp.path().join(name));
+        assert_eq!(super::choose(&places), None);
+        for (place, file) in [(0, super::GUEST), (1, super::GUEST), (1, super::AGENT)] {
+            std::fs::create_dir_all(&places[place]).unwrap();
+            std::fs::write(places[place].join(file), "").unwrap();
+            let chosen = usize::from(file == super::AGENT);
+            assert_eq!(super::choose(&places).as_ref(), Some(&places[chosen]));
+        }
+    }
 
     #[test]
     fn no_core_by_any_way() {

@@ -489,6 +489,37 @@ async fn the_key_is_kept_from_the_tools() {
     assert_eq!(server.requests()[0].header("x-api-key"), Some("sk-ant-binary"));
 }
 
+/// As in a container whose init was started from outside: session and process group have no number inside, they read as 0.
+#[tokio::test]
+async fn a_session_leader_outside_the_pid_namespace_does_not_matter() {
+    let server = model(&json!({"replies": [
+        {"tool_use": [call("toolu_1", "Bash", json!({"command": "setsid sleep 1000 & echo ran; sleep 1000", "timeout": 300}))]},
+        {"text": "Done."},
+    ]}))
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child", "--"])
+        .arg(env!("CARGO_BIN_EXE_wardian-agent"))
+        .args(["-p", "hi", "--output-format=stream-json", "--verbose", "--dangerously-skip-permissions"])
+        .current_dir(folder.path())
+        .env_clear()
+        .envs([("PATH", "/usr/bin:/bin"), ("ANTHROPIC_API_KEY", "sk-ant-binary"), ("IS_SANDBOX", "1")])
+        .env("ANTHROPIC_BASE_URL", server.base_url())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut stdout = String::new();
+    let read = child.stdout.as_mut().unwrap().read_to_string(&mut stdout);
+    tokio::time::timeout(PATIENCE, read).await.unwrap().unwrap();
+    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.unwrap().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(stdout.contains("took longer than 300 ms and was ended"), "{stdout}");
+}
+
 #[tokio::test]
 async fn one_prompt_on_the_command_line() {
     for (args, stdin, expected, code) in [

@@ -5,8 +5,8 @@ use std::io;
 use std::time::Duration;
 
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, child_subreaper, getpgrp, getpid, getsid, kill_process_group,
-    pidfd_open, pidfd_send_signal, set_child_subreaper, waitpid,
+    Pid, PidfdFlags, Signal, WaitOptions, child_subreaper, getpid, kill_process_group, pidfd_open,
+    pidfd_send_signal, set_child_subreaper, waitpid,
 };
 use tokio::time::{Instant, sleep};
 
@@ -166,11 +166,13 @@ struct Own {
 impl Own {
     fn adopting() -> Option<Self> {
         let adopts = getpid() == Pid::INIT || child_subreaper().is_ok_and(|set| set.is_some());
-        adopts.then(|| Self {
-            id: getpid().as_raw_pid(),
-            group: getpgrp().as_raw_pid(),
-            session: getsid(None).map_or(0, Pid::as_raw_pid),
-        })
+        if !adopts {
+            return None;
+        }
+        // Not asked of `getsid` and `getpgrp`: whose leader is outside this pid namespace has the number 0, which
+        // rustix takes for impossible.
+        let own = Process::read(getpid().as_raw_pid())?;
+        Some(Self { id: own.id, group: own.group, session: own.session })
     }
 
     /// Tells an adopted child from one that this process started: that one is in this session, and in this group or

@@ -31,6 +31,18 @@ pub enum Request {}
 /// Marks the id of a session event.
 #[derive(Debug)]
 pub enum Event {}
+/// Marks the id of an agent's definition.
+#[derive(Debug)]
+pub enum Agent {}
+/// Marks the id of an environment.
+#[derive(Debug)]
+pub enum Environment {}
+/// Marks the id of an uploaded file.
+#[derive(Debug)]
+pub enum File {}
+/// Marks the id of a resource of a session.
+#[derive(Debug)]
+pub enum Resource {}
 
 impl Kind for Org {
     const PREFIX: &'static str = "org";
@@ -47,6 +59,18 @@ impl Kind for Request {
 impl Kind for Event {
     const PREFIX: &'static str = "sevt";
 }
+impl Kind for Agent {
+    const PREFIX: &'static str = "agent";
+}
+impl Kind for Environment {
+    const PREFIX: &'static str = "env";
+}
+impl Kind for File {
+    const PREFIX: &'static str = "file";
+}
+impl Kind for Resource {
+    const PREFIX: &'static str = "sesrsc";
+}
 
 /// An organisation's id, `org_…`.
 pub type OrgId = Id<Org>;
@@ -58,6 +82,14 @@ pub type SessionId = Id<Session>;
 pub type RequestId = Id<Request>;
 /// An event's id, `sevt_…`.
 pub type EventId = Id<Event>;
+/// An agent's id, `agent_…`.
+pub type AgentId = Id<Agent>;
+/// An environment's id, `env_…`.
+pub type EnvironmentId = Id<Environment>;
+/// A file's id, `file_…`.
+pub type FileId = Id<File>;
+/// A session resource's id, `sesrsc_…`.
+pub type ResourceId = Id<Resource>;
 
 /// An id of one kind. Ids of two kinds are two types and cannot be mixed up.
 pub struct Id<K>(Box<str>, PhantomData<fn() -> K>);

@@ -13,7 +13,7 @@ pub mod usage;
 
 pub use api_error::{ApiError, ApiErrorKind};
 pub use frame::{AgentFrame, HostFrame};
-pub use id::{EventId, Id, KeyId, OrgId, RequestId, SessionId};
+pub use id::{AgentId, EnvironmentId, EventId, FileId, Id, KeyId, OrgId, RequestId, ResourceId, SessionId};
 pub use message::{ContentBlock, Message, MessageParam, Role};
 pub use money::NanoUsd;
 pub use usage::Usage;

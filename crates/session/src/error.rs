@@ -78,6 +78,9 @@ pub enum Full {
     /// Of the key.
     #[error("this key runs as many as one key may ({0})")]
     Key(usize),
+    /// The queue of turns that wait for a place.
+    #[error("as many turns wait for a place as may ({0})")]
+    Queue(usize),
 }
 
 /// What is wrong with one field of a request.
@@ -98,6 +101,6 @@ impl FieldError {
     }
 }
 
-fn list(errors: &[FieldError]) -> String {
+pub(crate) fn list(errors: &[FieldError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

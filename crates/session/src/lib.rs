@@ -8,6 +8,7 @@ mod error;
 mod folder;
 mod launch;
 mod lines;
+mod managed;
 pub mod plan;
 mod reconcile;
 mod report;
@@ -21,6 +22,10 @@ pub use config::{Caps, EngineConfig, Ownership, RunLimits};
 pub use engine::{Engine, Health, RunEvent, RunSink};
 pub use error::{FieldError, Full, RunError, StartError};
 pub use launch::{GATEWAY_PORT, WORKSPACE};
+pub use managed::{
+    Confirmation, Definition, Followed, NewManagedSession, Previews, SessionError, SessionUpdate,
+    SessionUsage, SessionView, UserEvent,
+};
 pub use report::{FileChange, ModelSpending, RunReport, RunStatus, Spending, TokenCounts};
 pub use request::{Caller, LimitsAsked, PermissionAsker, Permissions, Place, RunFile, RunRequest, Runtime};
 pub use run::MAX_FILES_CHANGED;

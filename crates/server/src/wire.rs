@@ -45,8 +45,8 @@ impl<'e> Fields<'e> {
         self.map.swap_remove(name).filter(|value| !value.is_null())
     }
 
-    #[expect(dead_code, reason = "the routes that use it come next")]
     /// A field of a patch: missing says nothing, null clears.
+    #[expect(dead_code, reason = "the routes that use it come next")]
     pub fn patch(&mut self, name: &'static str) -> Option<Option<Value>> {
         self.asked.push(name);
         let value = self.map.swap_remove(name)?;
@@ -128,7 +128,6 @@ impl<'e> Fields<'e> {
         self.errors.push(FieldError::new(format!("{}{name}", self.prefix), message));
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "the routes that use it come next"))]
     /// Whether something was wrong with a field.
     pub fn failed(&self, name: &str) -> bool {
         let whole = |error: &FieldError| error.field.strip_prefix(&self.prefix) == Some(name);

@@ -13,7 +13,7 @@ use wardian_protocol::RequestId;
 
 use crate::App;
 use crate::error::Error;
-use crate::{health, origin, run, sessions, usage};
+use crate::{health, idempotency, origin, run, sessions, usage};
 
 /// The routes. Each handler but the two of health asks for a key first.
 pub fn routes(app: Arc<App>) -> Router {
@@ -23,6 +23,7 @@ pub fn routes(app: Arc<App>) -> Router {
         .route("/v1/x/run", post(run::run))
         .route("/v1/x/usage", get(usage::usage))
         .route("/v1/x/sessions/{id}", get(sessions::session))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&app), idempotency::layer))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard))

@@ -55,9 +55,6 @@ pub async fn run(
 ) -> Result<Response, Error> {
     let identity = authenticate(&app, request.headers(), request.extensions().get()).await?;
     identity.require(&[Scope::Sessions, Scope::Admin])?;
-    if request.headers().contains_key("idempotency-key") {
-        return Err(Error::invalid("the header Idempotency-Key is not supported yet: leave it out"));
-    }
     let body = read_json(&app, request).await?;
     let asked = read(body, request_id.clone()).map_err(|errors| Error::fields(&errors))?;
     let streamed = asked.stream;

@@ -5,9 +5,6 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use jiff::Timestamp;
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use wardian_protocol::{JsonMap, SessionId};
 use wardian_store::{GroupBy, Scope, UsageQuery, UsageRow};
@@ -15,7 +12,7 @@ use wardian_store::{GroupBy, Scope, UsageQuery, UsageRow};
 use crate::App;
 use crate::auth::{Identity, authenticate};
 use crate::error::Error;
-use crate::query::Query;
+use crate::query::{Query, TIME, read_time};
 
 /// The handler.
 pub async fn usage(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, Error> {
@@ -31,7 +28,6 @@ pub async fn usage(State(app): State<Arc<App>>, request: Request) -> Result<Json
 fn read(query: Option<&str>) -> Result<UsageQuery, Error> {
     let mut query = Query::read(query)?;
     let text = |text: &str| (!text.is_empty() && text.len() <= 256).then(|| text.to_owned());
-    let time = "a time such as 2026-11-22 or 2026-11-22T15:00:00Z";
     let asked = UsageQuery {
         user_id: query.parsed("user", "a user's id", |id| {
             (!id.is_empty() && id.len() <= wardian_store::MAX_USER_BYTES).then(|| id.to_owned())
@@ -39,8 +35,8 @@ fn read(query: Option<&str>) -> Result<UsageQuery, Error> {
         session_id: query.parsed("session", "a session's id, `sesn_…`", |id| SessionId::from_str(id).ok()),
         run_id: None,
         model: query.parsed("model", "a model's name", text),
-        from: query.parsed("from", time, read_time),
-        to: query.parsed("to", time, read_time),
+        from: query.parsed("from", TIME, read_time),
+        to: query.parsed("to", TIME, read_time),
         group_by: query
             .parsed("group_by", "some of user, session, model, day, divided by commas", read_groups)
             .unwrap_or_default(),
@@ -59,14 +55,6 @@ fn visible(mut asked: UsageQuery, identity: &Identity) -> UsageQuery {
         asked.user_id = Some(own.to_owned());
     }
     asked
-}
-
-fn read_time(text: &str) -> Option<Timestamp> {
-    if let Ok(time) = Timestamp::from_str(text) {
-        return Some(time);
-    }
-    let date = Date::from_str(text).ok()?;
-    Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp())
 }
 
 fn read_groups(text: &str) -> Option<Vec<GroupBy>> {

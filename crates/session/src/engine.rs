@@ -208,6 +208,18 @@ impl Engine {
         self.inner.folder.session(session_id).workspace
     }
 
+    /// Where the bytes of uploaded files lie, each under its id. What the store has no row of is not there.
+    #[must_use]
+    pub fn files(&self) -> std::path::PathBuf {
+        self.inner.folder.files()
+    }
+
+    /// This process, as the store knows it: the owner of its runs and leases.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        &self.inner.config.owner
+    }
+
     /// What the host can do for sandboxes.
     #[must_use]
     pub fn capabilities(&self) -> &wardian_sandbox::Capabilities {

@@ -59,7 +59,7 @@ impl DataFolder {
         if root.as_os_str().len() > MAX_DATA_DIR_BYTES {
             return Err(StartError::PathTooLong { path: root, max: MAX_DATA_DIR_BYTES });
         }
-        for folder in ["sessions", "doors"] {
+        for folder in ["sessions", "doors", "files"] {
             make_private(&root.join(folder)).map_err(broken(&root.join(folder)))?;
         }
         let path = root.join("lock");
@@ -114,6 +114,12 @@ impl DataFolder {
     pub fn session(&self, id: &SessionId) -> SessionFolders {
         let session = self.root.join("sessions").join(id.as_str());
         SessionFolders { workspace: session.join("workspace"), home: session.join("home") }
+    }
+
+    /// Where the bytes of uploaded files lie, each under its id. The store says which are there.
+    #[must_use]
+    pub fn files(&self) -> PathBuf {
+        self.root.join("files")
     }
 }
 

@@ -236,7 +236,7 @@ fn query_rows(app: &App) -> Vec<Row> {
         get(Truncated, "user=%e", (400, INVALID, "percent-encoded")),
         get(Truncated, "from=2026-13", (400, INVALID, "from: ")),
         get(OverLimit, &format!("user={}", "x".repeat(129)), (400, INVALID, "user: ")),
-        get(OverLimit, &format!("user={}", "x".repeat(5000)), (400, INVALID, "over 4096 bytes")),
+        get(OverLimit, &format!("user={}", "x".repeat(17_000)), (400, INVALID, "over 16384 bytes")),
         get(OverLimit, "from=-9999999-01-01", (400, INVALID, "from: ")),
         get(Hostile, "user='%20OR%201=1%20--", (200, "", "")),
         get(Hostile, "model=%25%00", (200, "", "")),

@@ -140,7 +140,7 @@ async fn door(url: &str, store: Arc<dyn Store>, socket: PathBuf) -> Door {
         max_cost: Some(wardian_protocol::NanoUsd::from_usd(100_000)),
         models: None,
     };
-    gateway.open(DoorSpec { socket, grant }).unwrap()
+    gateway.open(DoorSpec { socket, grant, observer: None }).unwrap()
 }
 
 async fn run() {

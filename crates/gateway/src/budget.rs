@@ -1,6 +1,7 @@
 //! The money of one door: what was spent, and what is reserved for requests under way.
 //!
-//! Invariant: `spent + reserved <= limit`, as long as no request costs more than the bound that was reserved for it.
+//! Invariant: `spent + reserved <= limit`, as long as no request costs more than the bound that was reserved for it, and
+//! the limit is not lowered below what is there.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,6 @@ use crate::{ModelSpent, Spent};
 /// Reserves and settles. Shared by all requests of a door.
 #[derive(Debug)]
 pub struct Budget {
-    limit: Option<NanoUsd>,
     account: Mutex<Account>,
     changed: Notify,
 }
@@ -24,6 +24,7 @@ pub struct Budget {
 /// Sums are wide, so that no bound, however large, can make them wrap or stick.
 #[derive(Debug, Default)]
 struct Account {
+    limit: Option<NanoUsd>,
     spent: i128,
     reserved: i128,
     by_model: BTreeMap<String, ModelSpent>,
@@ -58,14 +59,21 @@ impl Shortfall {
 impl Budget {
     /// A budget of which nothing is spent. `None` is no limit.
     pub fn new(limit: Option<NanoUsd>) -> Self {
-        Self { limit, account: Mutex::default(), changed: Notify::new() }
+        let account = Mutex::new(Account { limit, ..Account::default() });
+        Self { account, changed: Notify::new() }
+    }
+
+    /// Changes the limit. What is reserved stays so; whoever waits for room tries again.
+    pub fn set_limit(&self, limit: Option<NanoUsd>) {
+        self.lock().limit = limit;
+        self.changed.notify_waiters();
     }
 
     /// Reserves `bound`, if there is room now. Whoever reserved must [`Budget::settle`] once.
     pub fn reserve(&self, bound: NanoUsd) -> Result<(), Shortfall> {
         let mut account = self.lock();
         let amount = i128::from(bound.0.max(0));
-        if let Some(limit) = self.limit
+        if let Some(limit) = account.limit
             && account.spent + account.reserved + amount > i128::from(limit.0)
         {
             let (spent, reserved) = (narrow(account.spent), narrow(account.reserved));
@@ -162,6 +170,39 @@ mod tests {
         settle(&budget, 40, 0);
         assert_eq!((budget.spent().cost, budget.reserved()), (NanoUsd(30), NanoUsd(0)));
         assert!(!budget.reserve(NanoUsd(71)).unwrap_err().only_reservations_block());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_limit_wakes_who_waits() {
+        let budget = Budget::new(Some(NanoUsd(100)));
+        budget.reserve(NanoUsd(60)).unwrap();
+        let ages = Duration::from_secs(1 << 30);
+        for (limit, is_room) in
+            [(Some(NanoUsd(99)), None), (Some(NanoUsd(120)), Some(true)), (None, Some(true))]
+        {
+            let mut waiting = std::pin::pin!(budget.reserve_or_wait(NanoUsd(60), ages));
+            assert!(poll_once(waiting.as_mut()).await.is_none());
+            budget.set_limit(limit);
+            let woken = poll_once(waiting.as_mut()).await;
+            assert_eq!(woken.map(|reserved| reserved.is_ok()), is_room);
+            if is_room.is_some() {
+                budget.release(NanoUsd(60));
+                budget.set_limit(Some(NanoUsd(100)));
+            }
+        }
+        let mut waiting = std::pin::pin!(budget.reserve_or_wait(NanoUsd(60), ages));
+        assert!(poll_once(waiting.as_mut()).await.is_none());
+        budget.set_limit(Some(NanoUsd(59)));
+        assert!(!waiting.await.unwrap_err().only_reservations_block(), "it never fits any more");
+    }
+
+    /// What a future is ready with, if it is.
+    async fn poll_once<T>(mut future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        std::future::poll_fn(|context| match future.as_mut().poll(context) {
+            std::task::Poll::Ready(value) => std::task::Poll::Ready(Some(value)),
+            std::task::Poll::Pending => std::task::Poll::Ready(None),
+        })
+        .await
     }
 
     #[test]

@@ -5,11 +5,13 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::net::UnixListener;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,8 +21,9 @@ use wardian_store::Tokens;
 use crate::budget::Budget;
 use crate::gateway::Shared;
 use crate::key::KeyHash;
+use crate::observer::{MIN_OBSERVER_PLACES, Observer};
 use crate::reply::Refusal;
-use crate::{Error, connection, key};
+use crate::{Error, Exchange, connection, key};
 
 /// The pause after a connection could not be accepted: mostly there are no file descriptors left for a moment.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -32,6 +35,9 @@ pub struct DoorSpec {
     pub socket: PathBuf,
     /// What the sandbox may do.
     pub grant: Grant,
+    /// Who is told of the model requests as they begin and end. A request waits while the queue is full, each under way
+    /// keeps one place for its end, and closing the door waits for no place. A receiver that is gone holds up nothing.
+    pub observer: Option<mpsc::Sender<Exchange>>,
 }
 
 /// What a sandbox may do, and whom it is counted for.
@@ -101,6 +107,18 @@ impl Door {
         self.state.budget.reserved()
     }
 
+    /// How many model requests are under way: from their reservation until they are settled in the store.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.state.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// Raises or lowers what may be spent through this door altogether; `None` is no limit. What waits for room tries
+    /// again. What is under way goes on, also where it now is over the limit.
+    pub fn set_max_cost(&self, max_cost: Option<NanoUsd>) {
+        self.state.budget.set_limit(max_cost);
+    }
+
     /// Stops listening, cuts the connections, waits until all is settled, and removes the socket.
     pub async fn close(self) -> Spent {
         self.state.shut(&self.socket);
@@ -121,6 +139,8 @@ pub(crate) struct DoorState {
     pub grant: Grant,
     pub key: KeyHash,
     pub budget: Budget,
+    pub observer: Option<Observer>,
+    pub in_flight: AtomicUsize,
     pub tracker: TaskTracker,
     pub runtime: Handle,
     body_memory: Arc<Semaphore>,
@@ -165,12 +185,17 @@ impl std::fmt::Debug for DoorState {
 
 /// Opens a door.
 pub(crate) fn open(shared: Arc<Shared>, spec: DoorSpec) -> Result<Door, Error> {
-    let DoorSpec { socket, grant } = spec;
+    let DoorSpec { socket, grant, observer } = spec;
+    if observer.as_ref().is_some_and(|queue| queue.max_capacity() < MIN_OBSERVER_PLACES) {
+        return Err(Error::Observer);
+    }
     let (key, hash) = key::generate()?;
     let listener = bind(&socket).map_err(|source| Error::Socket { path: socket.clone(), source })?;
     let limits = &shared.config.limits;
     let state = Arc::new(DoorState {
         budget: Budget::new(grant.max_cost),
+        observer: observer.map(Observer::new),
+        in_flight: AtomicUsize::new(0),
         grant,
         key: hash,
         tracker: TaskTracker::new(),

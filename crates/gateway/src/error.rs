@@ -26,6 +26,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The queue of the door's observer has too few places.
+    #[error("use a queue of one place for what a door tells: it takes {}", crate::MIN_OBSERVER_PLACES)]
+    Observer,
     /// The operating system gave no random bytes.
     #[error("get random bytes for a virtual key")]
     Random(#[source] getrandom::Error),

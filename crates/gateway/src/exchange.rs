@@ -5,6 +5,7 @@
 //! client that leaves among them, can skip the settlement.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,7 +15,8 @@ use wardian_store::{Error as StoreError, Settled, UsageEnd, UsageStart};
 
 use crate::charge::{Charge, Fate, Reserved};
 use crate::door::DoorState;
-use crate::meter::{Meter, Reading};
+use crate::meter::{Certainty, Meter, Reading};
+use crate::observer::{self, EndPlace};
 use crate::route::Route;
 
 /// The first pause before settling is tried again; each further one is twice as long.
@@ -44,6 +46,8 @@ pub struct Exchange {
     first_byte: Option<Duration>,
     reply_bytes: u64,
     money: Option<Money>,
+    /// Where its end is told, once its beginning was.
+    end_place: Option<EndPlace>,
     /// The door does not finish closing before this is over.
     _alive: TaskTrackerToken,
 }
@@ -82,6 +86,23 @@ impl Outcome {
 struct Money {
     reserved: Reserved,
     stage: Stage,
+    under_way: UnderWay,
+}
+
+/// Counts a request as under way in its door as long as it lives.
+struct UnderWay(Arc<DoorState>);
+
+impl UnderWay {
+    fn new(door: &Arc<DoorState>) -> Self {
+        door.in_flight.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(door))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// How far a metered request came.
@@ -116,13 +137,15 @@ impl Exchange {
             first_byte: None,
             reply_bytes: 0,
             money: None,
+            end_place: None,
             _alive,
         })
     }
 
     /// Takes over a reservation that the door's budget has just made.
     pub fn hold(&mut self, reserved: Reserved) {
-        self.money = Some(Money { reserved, stage: Stage::Reserved });
+        let under_way = UnderWay::new(&self.door);
+        self.money = Some(Money { reserved, stage: Stage::Reserved, under_way });
     }
 
     /// Opens the record of a metered request; only after that may a byte go upstream. The exchange goes into the call and
@@ -147,6 +170,15 @@ impl Exchange {
             money.stage = Stage::Opened;
         }
         (self, opened)
+    }
+
+    /// Tells the door's observer that the request goes upstream next.
+    pub async fn announce(&mut self) {
+        if let (Some(money), Some(observer)) = (&self.money, &self.door.observer) {
+            let (id, model) = (self.id.clone(), money.reserved.model.clone());
+            let at = (self.door.shared.config.clock)();
+            self.end_place = observer.start(observer::Exchange::Started { id, model, at }).await;
+        }
     }
 
     /// Notes that the request goes upstream now.
@@ -199,7 +231,7 @@ impl Exchange {
 
     /// Settles with the door at once and with the store in the background.
     fn settle(&mut self, money: Money) -> Charge {
-        let Money { reserved, stage } = money;
+        let Money { reserved, stage, under_way } = money;
         let (fate, opened) = match stage {
             Stage::Reserved => (Fate::Free, false),
             Stage::Opened | Stage::Free => (Fate::Free, true),
@@ -231,8 +263,15 @@ impl Exchange {
             );
         }
         if opened {
-            let end = self.end(&charge);
-            self.door.spawn(keep_settling(Arc::clone(&self.door), end));
+            let (door, end) = (Arc::clone(&self.door), self.end(&charge));
+            let told = self.end_place.take().map(|place| (place, self.ended(&charge, &reserved, &fate)));
+            self.door.spawn(async move {
+                keep_settling(&door, end).await;
+                drop(under_way);
+                if let Some((place, ended)) = told {
+                    place.tell(ended);
+                }
+            });
         }
         charge
     }
@@ -249,6 +288,22 @@ impl Exchange {
             price_version: charge.price_version.clone(),
             unpriced: charge.unpriced,
             settled: charge.settled,
+            at: (self.door.shared.config.clock)(),
+        }
+    }
+
+    fn ended(&self, charge: &Charge, reserved: &Reserved, fate: &Fate) -> observer::Exchange {
+        let whole = match fate {
+            Fate::Free => false,
+            Fate::Sent { reading, .. } => reading.certainty == Certainty::Final,
+        };
+        observer::Exchange::Ended {
+            id: self.id.clone(),
+            model: charge.model.as_ref().unwrap_or(&reserved.model).clone(),
+            status: (self.status != 0).then_some(self.status),
+            is_error: self.error.is_some() || !whole,
+            tokens: charge.tokens,
+            cost: charge.cost,
             at: (self.door.shared.config.clock)(),
         }
     }
@@ -308,13 +363,13 @@ const fn settled_name(settled: Settled) -> &'static str {
 
 /// Settles a record, again and again until it is done or the time for it is over. It is tried once more when the store
 /// works again; a record that stays open is charged at its bound by the next start of the server.
-async fn keep_settling(door: Arc<DoorState>, end: UsageEnd) {
+async fn keep_settling(door: &DoorState, end: UsageEnd) {
     let shared = &door.shared;
     let deadline = Instant::now() + shared.config.timeouts.settle;
     let mut pause = FIRST_RETRY;
     let error = loop {
         match shared.store.settle_usage(end.clone()).await {
-            Ok(_) => return settle_older(&door).await,
+            Ok(_) => return settle_older(door).await,
             Err(error @ StoreError::Unknown { .. }) => break error,
             Err(error) if Instant::now() + pause > deadline => break error,
             Err(_) => tokio::time::sleep(pause).await,

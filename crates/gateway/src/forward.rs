@@ -12,9 +12,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
-use wardian_protocol::ApiErrorKind;
+use wardian_protocol::{ApiErrorKind, RequestId};
 
+use crate::RefusedFor;
 use crate::body::{ReplyBody, UpstreamBody};
+use crate::budget::Shortfall;
 use crate::charge::Reserved;
 use crate::check::{self, Checked, Refused};
 use crate::count;
@@ -22,6 +24,7 @@ use crate::door::DoorState;
 use crate::exchange::{Exchange, Outcome};
 use crate::headers;
 use crate::meter::Meter;
+use crate::observer;
 use crate::reply::{self, Refusal};
 use crate::route::Route;
 use crate::upstream::{Failed, Outgoing};
@@ -115,7 +118,8 @@ async fn prepare(exchange: &mut Exchange, parts: Parts, body: &mut Incoming) -> 
         Looked::Metered(checked) => {
             exchange.model = Some(checked.model.clone());
             let now = (door.shared.config.clock)();
-            let reserved = reserve(&door, Reserved::new(door.shared.prices, checked, now), &outgoing).await?;
+            let reserved = Reserved::new(door.shared.prices, checked, now);
+            let reserved = reserve(&door, &exchange.id, reserved, &outgoing).await?;
             // No await may come between the two: the exchange gives back what it holds.
             exchange.hold(reserved);
         }
@@ -204,7 +208,12 @@ async fn look_at(door: &Arc<DoorState>, route: Route, body: Bytes) -> Result<Loo
 
 /// Reserves the bound with the door's budget. Where only other requests are in the way, waits a moment; then has the
 /// prompt's tokens counted, since the bound by its length is several times too high.
-async fn reserve(door: &DoorState, mut reserved: Reserved, outgoing: &Outgoing) -> Result<Reserved, Refusal> {
+async fn reserve(
+    door: &DoorState,
+    id: &RequestId,
+    mut reserved: Reserved,
+    outgoing: &Outgoing,
+) -> Result<Reserved, Refusal> {
     let (budget, shared) = (&door.budget, &door.shared);
     let patience = shared.config.timeouts.reservation;
     let Err(first) = budget.reserve_or_wait(reserved.bound, patience).await else { return Ok(reserved) };
@@ -218,8 +227,15 @@ async fn reserve(door: &DoorState, mut reserved: Reserved, outgoing: &Outgoing) 
     }
     let Err(shortfall) = budget.reserve(reserved.bound) else { return Ok(reserved) };
     budget.note_refusal();
+    let now = (shared.config.clock)();
     let fits = reserved.max_tokens_that_fit(shared.prices, shortfall.available());
-    Err(Refusal::budget(&shortfall, fits, (shared.config.clock)()))
+    if let Some(observer) = &door.observer {
+        let Shortfall { limit, spent, reserved: held, bound } = shortfall;
+        let reason = RefusedFor::Budget { limit, spent, reserved: held, needed: bound };
+        let (id, model) = (id.clone(), reserved.model);
+        observer.refuse(observer::Exchange::Refused { id, model, reason, at: now }).await;
+    }
+    Err(Refusal::budget(&shortfall, fits, now))
 }
 
 /// Opens the record and sends the request.
@@ -241,6 +257,7 @@ async fn forward(
         let refusal = Refusal::with_status(status, ApiErrorKind::ApiError, message).retry_after(1);
         return (Some(exchange), Err(refusal));
     }
+    exchange.announce().await;
     exchange.sent();
     let patience = door.shared.config.timeouts.response_head;
     let answer = door.shared.upstream.send(outgoing, patience).await;

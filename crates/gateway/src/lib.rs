@@ -15,6 +15,7 @@ mod gateway;
 mod headers;
 mod key;
 mod meter;
+mod observer;
 mod reply;
 mod route;
 mod upstream;
@@ -23,6 +24,7 @@ pub use config::{GatewayConfig, Limits, Timeouts};
 pub use door::{Door, DoorSpec, Grant, ModelSpent, Spent};
 pub use error::Error;
 pub use gateway::Gateway;
+pub use observer::{Exchange, MIN_OBSERVER_PLACES, RefusedFor};
 
 /// The line that a connection on a door's socket begins with, before HTTP/1.1.
 pub const OPENING_LINE: &str = "wardian/1 gateway\n";

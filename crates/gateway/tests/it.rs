@@ -9,6 +9,7 @@ mod it {
     mod hostile;
     mod log;
     mod money;
+    mod observer;
     mod raw;
     mod rig;
     mod streams;

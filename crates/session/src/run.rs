@@ -60,7 +60,10 @@ pub(crate) async fn work(
         models: None,
     };
     let before = prepare(engine, begun, plan).await?;
-    let door = engine.gateway.open(DoorSpec { socket: socket.clone(), grant }).map_err(RunError::Gateway)?;
+    let door = engine
+        .gateway
+        .open(DoorSpec { socket: socket.clone(), grant, observer: None })
+        .map_err(RunError::Gateway)?;
     let door = held.door.insert(door);
     let mut spec = launch::spec(&engine.config, plan, &begun.folders, socket);
     spec.tenant = tenant(begun, plan);

@@ -306,6 +306,7 @@ async fn only_an_abandoned_socket_is_taken_over() {
     let spec = |socket: &std::path::Path| wardian_gateway::DoorSpec {
         socket: socket.to_owned(),
         grant: grant.clone(),
+        observer: None,
     };
     assert!(rig.gateway.open(spec(&socket)).is_err());
     let file = rig.folder.path().join("file");

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wardian_gateway::{Door, DoorSpec, Gateway, GatewayConfig, Grant};
+use tokio::sync::mpsc::{Receiver, Sender};
+use wardian_gateway::{Door, DoorSpec, Exchange, Gateway, GatewayConfig, Grant};
 use wardian_model::{Script, Server, ServerOptions};
 use wardian_protocol::{NanoUsd, OrgId, RequestId, SessionId};
 use wardian_store::{GroupBy, SqliteStore, Store, UsageQuery, UsageRow};
@@ -61,8 +62,18 @@ impl Rig {
 
     /// A door for a new session.
     pub fn open(&self, grant: Grant) -> TestDoor {
+        self.open_with(grant, None)
+    }
+
+    /// A door whose requests are told.
+    pub fn watched(&self, max_cost: Option<NanoUsd>, places: usize) -> (TestDoor, Receiver<Exchange>) {
+        let (told, exchanges) = tokio::sync::mpsc::channel(places);
+        (self.open_with(self.grant(max_cost), Some(told)), exchanges)
+    }
+
+    fn open_with(&self, grant: Grant, observer: Option<Sender<Exchange>>) -> TestDoor {
         let socket = self.folder.path().join(format!("{}.sock", grant.session_id));
-        let door = self.gateway.open(DoorSpec { socket: socket.clone(), grant }).unwrap();
+        let door = self.gateway.open(DoorSpec { socket: socket.clone(), grant, observer }).unwrap();
         TestDoor { door, socket }
     }
 

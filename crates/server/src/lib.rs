@@ -10,11 +10,11 @@ pub mod keys;
 mod origin;
 #[cfg_attr(not(test), expect(dead_code, reason = "the lists that use it come next"))]
 mod page;
-#[cfg_attr(not(test), expect(dead_code, reason = "the lists that use it come next"))]
+#[expect(dead_code, reason = "the lists that use it come next")]
 mod query;
 mod routes;
 mod run;
-#[cfg_attr(not(test), expect(dead_code, reason = "the routes that make things come next"))]
+#[expect(dead_code, reason = "the routes that make things come next")]
 mod seed;
 mod serve;
 mod sessions;

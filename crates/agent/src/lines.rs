@@ -5,7 +5,7 @@ use std::io::{BufRead, Write};
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
-use wardian_protocol::frame::MAX_LINE_BYTES;
+use wardian_protocol::frame::{MAX_HOST_LINE_BYTES, MAX_LINE_BYTES};
 
 /// Lines on their way in, or out.
 const QUEUE: usize = 16;
@@ -15,7 +15,7 @@ const QUEUE: usize = 16;
 pub enum Input {
     /// A line, without its end.
     Line(String),
-    /// A line over [`MAX_LINE_BYTES`]; no more is read.
+    /// A line over [`MAX_HOST_LINE_BYTES`]; no more is read.
     TooLong,
     /// A line that is not UTF-8; no more is read.
     NotText,
@@ -42,13 +42,13 @@ const STACK: usize = 128 * 1024;
 
 fn next_line(source: &mut impl BufRead) -> Option<Input> {
     let mut line = Vec::new();
-    let mut limited = std::io::Read::take(&mut *source, (MAX_LINE_BYTES + 2) as u64);
+    let mut limited = std::io::Read::take(&mut *source, (MAX_HOST_LINE_BYTES + 2) as u64);
     // A broken pipe ends the input like its end.
     limited.read_until(b'\n', &mut line).ok().filter(|read| *read > 0)?;
     if line.last() == Some(&b'\n') {
         line.pop();
     }
-    if line.len() > MAX_LINE_BYTES {
+    if line.len() > MAX_HOST_LINE_BYTES {
         return Some(Input::TooLong);
     }
     Some(String::from_utf8(line).map_or(Input::NotText, Input::Line))
@@ -140,8 +140,8 @@ mod tests {
 
     #[test]
     fn lines_are_read_to_their_limit() {
-        let long = "x".repeat(MAX_LINE_BYTES + 1);
-        let just = "x".repeat(MAX_LINE_BYTES);
+        let long = "x".repeat(MAX_HOST_LINE_BYTES + 1);
+        let just = "x".repeat(MAX_HOST_LINE_BYTES);
         let text = format!("a\n\nb\n{just}\n{long}\nnever\n");
         let mut source = text.as_bytes();
         let mut next = || next_line(&mut source);

@@ -7,10 +7,14 @@ mod binary;
 mod failures;
 #[path = "it/hostile.rs"]
 mod hostile;
+#[path = "it/hosting.rs"]
+mod hosting;
 #[path = "it/limits.rs"]
 mod limits;
 #[path = "it/permissions.rs"]
 mod permissions;
+#[path = "it/process.rs"]
+mod process;
 #[path = "it/steering.rs"]
 mod steering;
 #[path = "it/support.rs"]

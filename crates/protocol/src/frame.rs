@@ -13,8 +13,12 @@ use crate::control::{ControlCancelRequest, ControlRequest, ControlResponse};
 use crate::message::json_type;
 use crate::{ContentBlock, JsonMap, NanoUsd, Usage};
 
-/// The longest line that either side writes, in bytes. The Python SDK ends the session over a longer one.
+/// The longest line that an agent writes, in bytes. The Python SDK ends the session over a longer one.
 pub const MAX_LINE_BYTES: usize = 1024 * 1024;
+
+/// The longest line that a host writes, in bytes: a prompt with images and documents as large as the API takes (32 MB a
+/// request), and some room around it.
+pub const MAX_HOST_LINE_BYTES: usize = 36 * 1024 * 1024;
 
 /// What the agent writes to its standard output, a line each.
 #[derive(Clone, Debug, PartialEq)]
@@ -237,11 +241,13 @@ pub struct StreamEventMessage {
 /// Why a line is not a frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// Over [`MAX_LINE_BYTES`].
-    #[error("read a line of {bytes} bytes: the limit is {MAX_LINE_BYTES}")]
+    /// Over [`MAX_LINE_BYTES`] from an agent, [`MAX_HOST_LINE_BYTES`] from a host.
+    #[error("read a line of {bytes} bytes: the limit is {limit}")]
     TooLong {
         /// Its length.
         bytes: usize,
+        /// The longest that is read.
+        limit: usize,
     },
     /// Not JSON.
     #[error("read a line of {chars} characters as JSON: {message}")]
@@ -273,7 +279,7 @@ impl AgentFrame {
     /// # Errors
     /// See [`FrameError`]. Messages of an unknown type are no error.
     pub fn parse(line: &str) -> Result<Self, FrameError> {
-        let (kind, value) = tagged(line)?;
+        let (kind, value) = tagged(line, MAX_LINE_BYTES)?;
         Ok(match kind.as_str() {
             "control_request" => Self::ControlRequest(fields(&kind, value)?),
             "control_response" => Self::ControlResponse(fields(&kind, value)?),
@@ -305,7 +311,7 @@ impl HostFrame {
     /// # Errors
     /// See [`FrameError`]. An unknown type is no error.
     pub fn parse(line: &str) -> Result<Self, FrameError> {
-        let (kind, value) = tagged(line)?;
+        let (kind, value) = tagged(line, MAX_HOST_LINE_BYTES)?;
         Ok(match kind.as_str() {
             "user" => Self::User(fields(&kind, value)?),
             "control_request" => Self::ControlRequest(fields(&kind, value)?),
@@ -359,9 +365,9 @@ impl Serialize for SdkMessage {
     }
 }
 
-fn tagged(line: &str) -> Result<(String, Value), FrameError> {
-    if line.len() > MAX_LINE_BYTES {
-        return Err(FrameError::TooLong { bytes: line.len() });
+fn tagged(line: &str, limit: usize) -> Result<(String, Value), FrameError> {
+    if line.len() > limit {
+        return Err(FrameError::TooLong { bytes: line.len(), limit });
     }
     let value: Value = serde_json::from_str(line)
         .map_err(|error| FrameError::NotJson { chars: line.chars().count(), message: error.to_string() })?;

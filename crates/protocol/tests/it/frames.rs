@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use wardian_protocol::frame::{FrameError, MAX_LINE_BYTES, SdkMessage};
+use wardian_protocol::frame::{FrameError, MAX_HOST_LINE_BYTES, MAX_LINE_BYTES, SdkMessage};
 use wardian_protocol::{AgentFrame, HostFrame, NanoUsd};
 
 /// One whole frame of each known type, in the order of fields in which they are written.
@@ -183,8 +183,10 @@ fn lines_over_the_limit_and_deep_ones_are_errors() {
     let rest = pad(0).len();
     assert!(AgentFrame::parse(&pad(MAX_LINE_BYTES - rest)).is_ok());
     let bytes = MAX_LINE_BYTES + 1;
-    assert_eq!(AgentFrame::parse(&pad(bytes - rest)), Err(FrameError::TooLong { bytes }));
-    assert_eq!(HostFrame::parse(&pad(bytes - rest)), Err(FrameError::TooLong { bytes }));
+    let too_long = FrameError::TooLong { bytes, limit: MAX_LINE_BYTES };
+    assert_eq!(AgentFrame::parse(&pad(bytes - rest)), Err(too_long));
+    let (bytes, limit) = (MAX_HOST_LINE_BYTES + 1, MAX_HOST_LINE_BYTES);
+    assert_eq!(HostFrame::parse(&pad(bytes - rest)), Err(FrameError::TooLong { bytes, limit }));
     for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
         let deep = |depth: usize| {
             format!(

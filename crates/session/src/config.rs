@@ -26,6 +26,8 @@ pub struct EngineConfig {
     pub default_model: String,
     /// Memory, processes and sizes of each sandbox.
     pub sandbox_limits: wardian_sandbox::Limits,
+    /// What is counted.
+    pub metrics: crate::Metrics,
     /// Reads the wall clock.
     pub clock: fn() -> jiff::Timestamp,
 }
@@ -44,6 +46,7 @@ impl EngineConfig {
             caps: Caps::default(),
             default_model: "sonnet".to_owned(),
             sandbox_limits: wardian_sandbox::Limits::default(),
+            metrics: crate::Metrics::default(),
             clock: system_clock,
         }
     }

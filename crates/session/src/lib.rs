@@ -9,6 +9,7 @@ mod folder;
 mod launch;
 mod lines;
 mod managed;
+mod metrics;
 pub mod plan;
 mod reconcile;
 mod report;
@@ -26,6 +27,7 @@ pub use managed::{
     Confirmation, Definition, Followed, NewManagedSession, Previews, SessionError, SessionUpdate,
     SessionUsage, SessionView, UserEvent,
 };
+pub use metrics::{Metrics, Start};
 pub use report::{FileChange, ModelSpending, RunReport, RunStatus, Spending, TokenCounts};
 pub use request::{Caller, LimitsAsked, PermissionAsker, Permissions, Place, RunFile, RunRequest, Runtime};
 pub use run::MAX_FILES_CHANGED;

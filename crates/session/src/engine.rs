@@ -105,6 +105,7 @@ struct Unended {
 pub(crate) struct Begun {
     pub(crate) caller: Caller,
     pub(crate) session_id: SessionId,
+    pub(crate) fence: u64,
     pub(crate) user: Option<String>,
     pub(crate) folders: SessionFolders,
     _slot: Slot,
@@ -272,9 +273,9 @@ impl Inner {
             .await
             .map_err(RunError::Store)?;
         match begun {
-            BeginRun::Started => {
+            BeginRun::Started { fence } => {
                 let folders = self.folder.session(&session_id);
-                Ok(Begun { caller, session_id, user, folders, _slot: slot })
+                Ok(Begun { caller, session_id, fence, user, folders, _slot: slot })
             }
             BeginRun::Busy => Err(RunError::SessionBusy(session_id)),
             BeginRun::NoSession => Err(RunError::SessionNotFound(session_id)),
@@ -283,7 +284,13 @@ impl Inner {
 
     async fn create_session(&self, org_id: &OrgId, user_id: Option<String>) -> Result<SessionId, RunError> {
         let id = SessionId::from_random(crate::random_bits());
-        let session = NewSession { id: id.clone(), org_id: org_id.clone(), user_id, created_at: self.now() };
+        let session = NewSession {
+            id: id.clone(),
+            org_id: org_id.clone(),
+            user_id,
+            created_at: self.now(),
+            managed: None,
+        };
         self.store.create_session(session).await.map_err(RunError::Store)?;
         Ok(id)
     }

@@ -47,7 +47,7 @@ async fn end_interrupted(
         payload: json!({"source": "observed", "status": "interrupted", "cost_usd": cost}),
         at,
     };
-    store.append_events(&run.org_id, &run.session_id, vec![event]).await?;
+    store.append_events(&run.org_id, &run.session_id, run.fence, vec![event]).await?;
     let outcome = RunOutcomeRecord {
         status: RunStatus::Interrupted,
         is_error: true,

@@ -339,7 +339,7 @@ pub(crate) async fn append(
         let events: Vec<_> = events.collect();
         engine
             .store
-            .append_events(&begun.caller.org_id, &begun.session_id, events)
+            .append_events(&begun.caller.org_id, &begun.session_id, begun.fence, events)
             .await
             .map_err(RunError::Store)?;
     }

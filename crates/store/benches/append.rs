@@ -98,6 +98,7 @@ async fn store(path: &Path, payload: &Value, tasks: u64) -> Measured {
             org_id: org_id.clone(),
             user_id: None,
             created_at: Timestamp::UNIX_EPOCH,
+            managed: None,
         };
         store.create_session(new).await.unwrap();
     }
@@ -118,7 +119,7 @@ async fn store(path: &Path, payload: &Value, tasks: u64) -> Measured {
                     at: Timestamp::UNIX_EPOCH,
                 };
                 let asked = Instant::now();
-                store.append_events(&org_id, &session_id, vec![event]).await.unwrap();
+                store.append_events(&org_id, &session_id, 0, vec![event]).await.unwrap();
                 waits.push(asked.elapsed());
             }
             waits

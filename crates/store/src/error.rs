@@ -28,6 +28,9 @@ pub enum Error {
         /// The id that was asked for.
         id: String,
     },
+    /// The session was taken over, or given back, since the writer took it: it may not write to it any more.
+    #[error("write to the session: it is another owner's by now")]
+    Fenced,
     /// Over a limit of this crate.
     #[error("store the {what}: {size} is over the limit of {limit}")]
     TooLarge {
@@ -55,6 +58,14 @@ pub enum Error {
         id: String,
         /// What is wrong with it.
         why: String,
+    },
+    /// A row refers to one that is not there, so the database is damaged and is not brought to a new schema.
+    #[error("migrate the store: row {row} of {table} refers to one that is missing; restore a backup")]
+    Dangling {
+        /// The table.
+        table: String,
+        /// The row's number.
+        row: i64,
     },
     /// The database was written by a newer program.
     #[error(

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wardian_protocol::{EventId, KeyId, NanoUsd, OrgId, RequestId, SessionId};
 
+use crate::{ManagedRecord, NewManaged};
+
 /// What a key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -194,6 +196,8 @@ pub struct NewSession {
     pub user_id: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// What a managed one has beside; `None` for a session of runs.
+    pub managed: Option<NewManaged>,
 }
 
 /// A session.
@@ -207,26 +211,31 @@ pub struct SessionRecord {
     pub user_id: Option<String>,
     /// Where it is in its life.
     pub status: SessionStatus,
-    /// Runs begun so far.
+    /// Runs or turns begun so far.
     pub runs: u64,
-    /// The run going on.
+    /// The run or turn going on.
     pub active_run: Option<RequestId>,
     /// The `seq` of its last event; 0 when there is none.
     pub last_seq: u64,
     /// When it was made.
     pub created_at: Timestamp,
-    /// When a run last began or ended.
+    /// When a run last began or ended, or a managed one last changed.
     pub updated_at: Timestamp,
+    /// What a managed one has beside; `None` for a session of runs.
+    pub managed: Option<Box<ManagedRecord>>,
 }
 
 /// What came of an attempt to begin a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BeginRun {
     /// The session is running, and the run is its active one.
-    Started,
+    Started {
+        /// Shows with every append that no other run has begun since.
+        fence: u64,
+    },
     /// Another run is going on.
     Busy,
-    /// No such session in this org, or it is terminated.
+    /// No such session in this org, or it is terminated, or a managed one.
     NoSession,
 }
 
@@ -264,12 +273,14 @@ pub struct RunRecord {
     pub owner: String,
     /// When it began.
     pub started_at: Timestamp,
+    /// The fence of its session, for who ends it.
+    pub fence: u64,
 }
 
 /// An event to be appended.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
-    /// Its id.
+    /// Its id; one that the log has already makes a further row of the same event.
     pub id: EventId,
     /// The request that it belongs to.
     pub request_id: Option<RequestId>,

@@ -21,16 +21,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use serde_json::Value;
 use tokio::sync::Semaphore;
-use wardian_protocol::{KeyId, OrgId, RequestId, SessionId};
+use wardian_protocol::{AgentId, EnvironmentId, EventId, FileId, KeyId, OrgId, RequestId, SessionId};
 
 use self::owner::Owners;
 use self::reader::Readers;
 use self::session::{Append, Begin};
 use self::writer::Writer;
 use crate::{
-    BeginRun, Error, EventRecord, KeyRecord, MAX_APPEND_BYTES, NewEvent, NewKey, NewSession,
-    RunOutcomeRecord, RunRecord, SessionRecord, Store, UsageEnd, UsageQuery, UsageRow, UsageStart,
+    AgentQuery, AgentRecord, BeginRun, DeleteEnvironment, DeletedSession, DueSession, EnvironmentQuery,
+    EnvironmentRecord, Error, EventQuery, EventRecord, EventRow, ExpiredFile, FileQuery, FileRecord,
+    ForgetUser, Idempotent, IdempotentRequest, KeyRecord, Lease, MAX_APPEND_BYTES, NewAgent, NewEnvironment,
+    NewEvent, NewFile, NewKey, NewSession, RawRow, RunOutcomeRecord, RunRecord, SessionCommit, SessionQuery,
+    SessionRecord, Store, UpdateAgent, UpdateEnvironment, UsageEnd, UsageQuery, UsageRow, UsageStart,
 };
 
 /// How long to wait for another process that writes.
@@ -192,13 +196,14 @@ impl Store for SqliteStore {
         &self,
         org_id: &OrgId,
         session_id: &SessionId,
+        fence: u64,
         events: Vec<NewEvent>,
     ) -> Result<u64, Error> {
         let append = Append::new(events)?;
         let kib = u32::try_from(append.bytes / 1024 + 1).expect("MAX_APPEND_BYTES at most");
         let _room = self.queued_kib.acquire_many(kib).await.map_err(|_| Error::Closed)?;
         let (org_id, session_id) = (org_id.clone(), session_id.clone());
-        self.writer.run(move |connection| append.run(connection, &org_id, &session_id)).await
+        self.writer.run(move |connection| append.run(connection, &org_id, &session_id, fence)).await
     }
 
     async fn events(
@@ -229,6 +234,292 @@ impl Store for SqliteStore {
     async fn usage(&self, org_id: &OrgId, query: UsageQuery) -> Result<Vec<UsageRow>, Error> {
         let org_id = org_id.clone();
         self.read(move |connection| usage::sum(connection, &org_id, &query)).await
+    }
+
+    async fn create_agent(&self, agent: NewAgent) -> Result<(), Error> {
+        let _later = (agent,);
+        Err(Error::Closed)
+    }
+
+    async fn agent(
+        &self,
+        org_id: &OrgId,
+        id: &AgentId,
+        version: Option<u64>,
+    ) -> Result<Option<AgentRecord>, Error> {
+        let _later = (org_id, id, version);
+        Err(Error::Closed)
+    }
+
+    async fn update_agent(
+        &self,
+        org_id: &OrgId,
+        id: &AgentId,
+        expected_version: Option<u64>,
+        definition: Value,
+        at: Timestamp,
+    ) -> Result<UpdateAgent, Error> {
+        let _later = (org_id, id, expected_version, definition, at);
+        Err(Error::Closed)
+    }
+
+    async fn archive_agent(
+        &self,
+        org_id: &OrgId,
+        id: &AgentId,
+        at: Timestamp,
+    ) -> Result<Option<AgentRecord>, Error> {
+        let _later = (org_id, id, at);
+        Err(Error::Closed)
+    }
+
+    async fn agents(&self, org_id: &OrgId, query: AgentQuery) -> Result<Vec<AgentRecord>, Error> {
+        let _later = (org_id, query);
+        Err(Error::Closed)
+    }
+
+    async fn agent_versions(
+        &self,
+        org_id: &OrgId,
+        id: &AgentId,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Option<Vec<AgentRecord>>, Error> {
+        let _later = (org_id, id, before, limit);
+        Err(Error::Closed)
+    }
+
+    async fn create_environment(&self, environment: NewEnvironment) -> Result<(), Error> {
+        let _later = (environment,);
+        Err(Error::Closed)
+    }
+
+    async fn environment(
+        &self,
+        org_id: &OrgId,
+        id: &EnvironmentId,
+    ) -> Result<Option<EnvironmentRecord>, Error> {
+        let _later = (org_id, id);
+        Err(Error::Closed)
+    }
+
+    async fn update_environment(
+        &self,
+        org_id: &OrgId,
+        id: &EnvironmentId,
+        definition: Value,
+        at: Timestamp,
+    ) -> Result<UpdateEnvironment, Error> {
+        let _later = (org_id, id, definition, at);
+        Err(Error::Closed)
+    }
+
+    async fn archive_environment(
+        &self,
+        org_id: &OrgId,
+        id: &EnvironmentId,
+        at: Timestamp,
+    ) -> Result<Option<EnvironmentRecord>, Error> {
+        let _later = (org_id, id, at);
+        Err(Error::Closed)
+    }
+
+    async fn environments(
+        &self,
+        org_id: &OrgId,
+        query: EnvironmentQuery,
+    ) -> Result<Vec<EnvironmentRecord>, Error> {
+        let _later = (org_id, query);
+        Err(Error::Closed)
+    }
+
+    async fn delete_environment(
+        &self,
+        org_id: &OrgId,
+        id: &EnvironmentId,
+    ) -> Result<DeleteEnvironment, Error> {
+        let _later = (org_id, id);
+        Err(Error::Closed)
+    }
+
+    async fn create_file(&self, file: NewFile) -> Result<(), Error> {
+        let _later = (file,);
+        Err(Error::Closed)
+    }
+
+    async fn file(&self, org_id: &OrgId, id: &FileId) -> Result<Option<FileRecord>, Error> {
+        let _later = (org_id, id);
+        Err(Error::Closed)
+    }
+
+    async fn files(&self, org_id: &OrgId, query: FileQuery) -> Result<Vec<FileRecord>, Error> {
+        let _later = (org_id, query);
+        Err(Error::Closed)
+    }
+
+    async fn delete_file(&self, org_id: &OrgId, id: &FileId) -> Result<bool, Error> {
+        let _later = (org_id, id);
+        Err(Error::Closed)
+    }
+
+    async fn expired_files(&self, now: Timestamp, limit: u32) -> Result<Vec<ExpiredFile>, Error> {
+        let _later = (now, limit);
+        Err(Error::Closed)
+    }
+
+    async fn sessions(&self, org_id: &OrgId, query: SessionQuery) -> Result<Vec<SessionRecord>, Error> {
+        let _later = (org_id, query);
+        Err(Error::Closed)
+    }
+
+    async fn lease_session(
+        &self,
+        org_id: &OrgId,
+        session_id: &SessionId,
+        owner: &str,
+        at: Timestamp,
+    ) -> Result<Lease, Error> {
+        let _later = (org_id, session_id, owner, at);
+        Err(Error::Closed)
+    }
+
+    async fn release_session(
+        &self,
+        org_id: &OrgId,
+        session_id: &SessionId,
+        fence: u64,
+    ) -> Result<bool, Error> {
+        let _later = (org_id, session_id, fence);
+        Err(Error::Closed)
+    }
+
+    async fn commit_session(&self, commit: SessionCommit) -> Result<u64, Error> {
+        let _later = (commit,);
+        Err(Error::Closed)
+    }
+
+    async fn delete_session(
+        &self,
+        org_id: &OrgId,
+        session_id: &SessionId,
+        fence: u64,
+        at: Timestamp,
+    ) -> Result<bool, Error> {
+        let _later = (org_id, session_id, fence, at);
+        Err(Error::Closed)
+    }
+
+    async fn due_sessions(&self, now: Timestamp, limit: u32) -> Result<Vec<DueSession>, Error> {
+        let _later = (now, limit);
+        Err(Error::Closed)
+    }
+
+    async fn next_wake(&self, after: Timestamp) -> Result<Option<Timestamp>, Error> {
+        let _later = (after,);
+        Err(Error::Closed)
+    }
+
+    async fn event_rows(
+        &self,
+        org_id: &OrgId,
+        session_id: &SessionId,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<EventRow>, Error> {
+        let _later = (org_id, session_id, after, limit);
+        Err(Error::Closed)
+    }
+
+    async fn list_events(
+        &self,
+        org_id: &OrgId,
+        session_id: &SessionId,
+        query: EventQuery,
+    ) -> Result<Vec<EventRow>, Error> {
+        let _later = (org_id, session_id, query);
+        Err(Error::Closed)
+    }
+
+    async fn event(
+        &self,
+        org_id: &OrgId,
+        session_id: &SessionId,
+        id: &EventId,
+    ) -> Result<Option<EventRow>, Error> {
+        let _later = (org_id, session_id, id);
+        Err(Error::Closed)
+    }
+
+    async fn raw_rows(
+        &self,
+        org_id: &OrgId,
+        session_id: &SessionId,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<RawRow>, Error> {
+        let _later = (org_id, session_id, after, limit);
+        Err(Error::Closed)
+    }
+
+    async fn session_usage(
+        &self,
+        org_id: &OrgId,
+        session_ids: &[SessionId],
+    ) -> Result<Vec<(SessionId, UsageRow)>, Error> {
+        let _later = (org_id, session_ids);
+        Err(Error::Closed)
+    }
+
+    async fn begin_idempotent(&self, request: IdempotentRequest) -> Result<Idempotent, Error> {
+        let _later = (request,);
+        Err(Error::Closed)
+    }
+
+    async fn finish_idempotent(
+        &self,
+        org_id: &OrgId,
+        key_id: &KeyId,
+        key: &str,
+        status: u16,
+        body: Vec<u8>,
+        at: Timestamp,
+    ) -> Result<bool, Error> {
+        let _later = (org_id, key_id, key, status, body, at);
+        Err(Error::Closed)
+    }
+
+    async fn abandon_idempotent(&self, org_id: &OrgId, key_id: &KeyId, key: &str) -> Result<bool, Error> {
+        let _later = (org_id, key_id, key);
+        Err(Error::Closed)
+    }
+
+    async fn expire_idempotent(&self, before: Timestamp) -> Result<u64, Error> {
+        let _later = (before,);
+        Err(Error::Closed)
+    }
+
+    async fn forget_user(&self, org_id: &OrgId, user_id: &str) -> Result<ForgetUser, Error> {
+        let _later = (org_id, user_id);
+        Err(Error::Closed)
+    }
+
+    async fn delete_events_before(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
+        let _later = (before, limit);
+        Err(Error::Closed)
+    }
+
+    async fn delete_sessions_before(
+        &self,
+        before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<DeletedSession>, Error> {
+        let _later = (before, limit);
+        Err(Error::Closed)
+    }
+
+    async fn delete_usage_before(&self, before: Timestamp, limit: u32) -> Result<u64, Error> {
+        let _later = (before, limit);
+        Err(Error::Closed)
     }
 }
 

@@ -119,7 +119,13 @@ async fn what_a_dead_process_left_is_put_right_at_the_next_start() {
     let world = World::new(QUIET).await;
     let session = SessionId::from_random([3; 16]);
     let at = jiff::Timestamp::UNIX_EPOCH;
-    let new = NewSession { id: session.clone(), org_id: world.org.clone(), user_id: None, created_at: at };
+    let new = NewSession {
+        id: session.clone(),
+        org_id: world.org.clone(),
+        user_id: None,
+        created_at: at,
+        managed: None,
+    };
     world.store.create_session(new).await.unwrap();
     let run = RequestId::from_random([4; 16]);
     world.store.begin_run(&world.org, &session, &run, "a process that died", at).await.unwrap();

@@ -169,3 +169,8 @@ pub(super) fn known_org(connection: &Connection, org_id: &OrgId) -> Result<(), E
         first(connection, "orgs", "SELECT 1 FROM orgs WHERE id = ?1", [org_id.as_str()], |row| row.get(0))?;
     found.map(|_| ()).ok_or_else(|| Error::Unknown { what: "org", id: org_id.to_string() })
 }
+
+/// A fence as it is kept. One that is too large was never given.
+pub(super) fn fence(fence: u64) -> Result<i64, Error> {
+    i64::try_from(fence).map_err(|_| Error::Fenced)
+}

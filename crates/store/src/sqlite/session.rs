@@ -49,6 +49,7 @@ pub(super) fn find(
             last_seq: row.count(6)?,
             created_at: row.time(7)?,
             updated_at: row.time(8)?,
+            managed: None,
         })
     })
 }
@@ -64,7 +65,7 @@ pub(super) struct Begin {
 
 pub(super) fn begin_run(connection: &Connection, owners: &Owners, run: &Begin) -> Result<BeginRun, Error> {
     let session = [run.org_id.as_str(), run.session_id.as_str()];
-    let sql = "SELECT id, status FROM sessions WHERE org_id = ?1 AND id = ?2";
+    let sql = "SELECT id, status FROM sessions WHERE org_id = ?1 AND id = ?2 AND agent_id IS NULL";
     let status: Option<SessionStatus> = row::first(connection, "sessions", sql, session, |row| row.named(1))?;
     match status {
         None | Some(SessionStatus::Terminated) => return Ok(BeginRun::NoSession),
@@ -79,13 +80,12 @@ pub(super) fn begin_run(connection: &Connection, owners: &Owners, run: &Begin) -
         "INSERT INTO runs (org_id, id, session_id, owner, started_us) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![run.org_id.as_str(), run.id.as_str(), run.session_id.as_str(), run.owner, run.at_us],
     )?;
-    connection
-        .prepare_cached(
-            "UPDATE sessions SET status = 'running', active_run = ?3, runs = runs + 1, updated_us = ?4
-             WHERE org_id = ?1 AND id = ?2",
-        )?
-        .execute(params![session[0], session[1], run.id.as_str(), run.at_us])?;
-    Ok(BeginRun::Started)
+    let sql = "UPDATE sessions SET status = 'running', active_run = ?3, runs = runs + 1, fence = fence + 1,
+                   updated_us = ?4
+               WHERE org_id = ?1 AND id = ?2 RETURNING id, fence";
+    let params = params![session[0], session[1], run.id.as_str(), run.at_us];
+    let fence = row::first(connection, "sessions", sql, params, |row| row.count(1))?;
+    Ok(fence.map_or(BeginRun::NoSession, |fence| BeginRun::Started { fence }))
 }
 
 pub(super) fn end_run(
@@ -131,8 +131,9 @@ pub(super) fn interrupted_runs(
     owners: &Owners,
     owner_not: &str,
 ) -> Result<Vec<RunRecord>, Error> {
-    let sql = "SELECT id, org_id, session_id, owner, started_us FROM runs
-               WHERE ended_us IS NULL AND owner <> ?1 ORDER BY started_us, id";
+    let sql = "SELECT runs.id, runs.org_id, session_id, owner, started_us, coalesce(fence, 0)
+               FROM runs LEFT JOIN sessions ON sessions.org_id = runs.org_id AND sessions.id = session_id
+               WHERE ended_us IS NULL AND owner <> ?1 ORDER BY started_us, runs.id";
     let mut runs = row::rows(connection, "runs", sql, [owner_not], |row| {
         Ok(RunRecord {
             id: row.id(0)?,
@@ -140,6 +141,7 @@ pub(super) fn interrupted_runs(
             session_id: row.id(2)?,
             owner: row.get(3)?,
             started_at: row.time(4)?,
+            fence: row.count(5)?,
         })
     })?;
     runs.retain(|run| owners.is_gone(&run.owner));
@@ -175,39 +177,63 @@ impl Append {
         Ok(append)
     }
 
+    /// How many, for a `last_seq` to grow by.
+    pub(super) fn number(&self) -> u32 {
+        u32::try_from(self.events.len()).expect("MAX_APPEND_EVENTS at most")
+    }
+
     pub(super) fn run(
         &self,
         connection: &Connection,
         org_id: &OrgId,
         session_id: &SessionId,
+        fence: u64,
     ) -> Result<u64, Error> {
-        let sql = "UPDATE sessions SET last_seq = last_seq + ?3 WHERE org_id = ?1 AND id = ?2
-                   RETURNING id, last_seq";
-        let number = u32::try_from(self.events.len()).expect("MAX_APPEND_EVENTS at most");
-        let params = params![org_id.as_str(), session_id.as_str(), number];
-        let last = row::first(connection, "sessions", sql, params, |row| row.count(1))?
-            .ok_or_else(|| Error::Unknown { what: "session", id: session_id.to_string() })?;
-        let first = (last + 1).saturating_sub(number.into());
-        for ((event, payload, at_us), seq) in self.events.iter().zip(first..) {
-            row::insert(
-                connection,
-                "event",
-                event.id.as_str(),
-                "INSERT INTO events (org_id, session_id, seq, id, request_id, kind, at_us, payload)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-                params![
-                    org_id.as_str(),
-                    session_id.as_str(),
-                    i64::try_from(seq).map_err(|_| Error::Invalid { what: "seq", why: "it is the last" })?,
-                    event.id.as_str(),
-                    event.request_id.as_ref().map(RequestId::as_str),
-                    event.kind,
-                    at_us,
-                    payload,
-                ],
-            )?;
+        let sql = "UPDATE sessions SET last_seq = last_seq + ?4
+                   WHERE org_id = ?1 AND id = ?2 AND fence = ?3 AND agent_id IS NULL RETURNING id, last_seq";
+        let session = (org_id.as_str(), session_id.as_str());
+        let params = params![session.0, session.1, row::fence(fence)?, self.number()];
+        match row::first(connection, "sessions", sql, params, |row| row.count(1))? {
+            Some(last) => self.insert(connection, org_id, session_id, last).map(|()| last),
+            None => {
+                let sql = "SELECT id FROM sessions WHERE org_id = ?1 AND id = ?2 AND agent_id IS NULL";
+                let found = row::first(connection, "sessions", sql, [session.0, session.1], |_| Ok(()))?;
+                found.map_or_else(
+                    || Err(Error::Unknown { what: "session", id: session_id.to_string() }),
+                    |()| Err(Error::Fenced),
+                )
+            }
         }
-        Ok(last)
+    }
+
+    /// Writes the rows, of which the last gets this `seq`; the session's row knows it already.
+    pub(super) fn insert(
+        &self,
+        connection: &Connection,
+        org_id: &OrgId,
+        session_id: &SessionId,
+        last: u64,
+    ) -> Result<(), Error> {
+        let mut statement = connection.prepare_cached(
+            "INSERT INTO events (org_id, session_id, seq, first_seq, id, request_id, kind, at_us, payload)
+             VALUES (?1, ?2, ?3, coalesce(
+                 (SELECT min(seq) FROM events WHERE org_id = ?1 AND session_id = ?2 AND id = ?4), ?3
+             ), ?4, ?5, ?6, ?7, ?8)",
+        )?;
+        let first = (last + 1).saturating_sub(self.number().into());
+        for ((event, payload, at_us), seq) in self.events.iter().zip(first..) {
+            statement.execute(params![
+                org_id.as_str(),
+                session_id.as_str(),
+                i64::try_from(seq).map_err(|_| Error::Invalid { what: "seq", why: "it is the last" })?,
+                event.id.as_str(),
+                event.request_id.as_ref().map(RequestId::as_str),
+                event.kind,
+                at_us,
+                payload,
+            ])?;
+        }
+        Ok(())
     }
 }
 

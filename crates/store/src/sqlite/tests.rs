@@ -19,7 +19,7 @@ async fn session(store: &SqliteStore) -> (OrgId, SessionId) {
     let org_id = store.default_org().await.unwrap();
     let id = SessionId::from_random([1; 16]);
     let created_at = Timestamp::UNIX_EPOCH;
-    let new = NewSession { id: id.clone(), org_id: org_id.clone(), user_id: None, created_at };
+    let new = NewSession { id: id.clone(), org_id: org_id.clone(), user_id: None, created_at, managed: None };
     store.create_session(new).await.unwrap();
     (org_id, id)
 }
@@ -41,7 +41,7 @@ async fn a_full_store_refuses_and_goes_on_when_there_is_room() {
         set_room(&store, 30).await;
         let mut last = 0;
         let refused = loop {
-            match store.append_events(&org_id, &session_id, vec![event(last + 1, 3000)]).await {
+            match store.append_events(&org_id, &session_id, 0, vec![event(last + 1, 3000)]).await {
                 Ok(seq) => last = seq,
                 Err(error) => break error,
             }
@@ -52,7 +52,7 @@ async fn a_full_store_refuses_and_goes_on_when_there_is_room() {
         assert_eq!(store.events(&org_id, &session_id, 0, 1000).await.unwrap().len() as u64, last);
         set_room(&store, 30).await;
         store.ping().await.unwrap();
-        let next = store.append_events(&org_id, &session_id, vec![event(last + 1, 3000)]).await.unwrap();
+        let next = store.append_events(&org_id, &session_id, 0, vec![event(last + 1, 3000)]).await.unwrap();
         assert_eq!(next, last + 1, "the refused one left no gap");
     }
 }
@@ -66,7 +66,7 @@ async fn a_large_job_takes_no_small_one_with_it() {
     // Holds the writer until all three wait, so that they share a commit.
     let (let_go, held) = std::sync::mpsc::sync_channel::<()>(1);
     let hold = store.writer.run(move |_| Ok(held.recv().is_err()));
-    let append = |n, bytes| store.append_events(&org_id, &session_id, vec![event(n, bytes)]);
+    let append = |n, bytes| store.append_events(&org_id, &session_id, 0, vec![event(n, bytes)]);
     let queued = async {
         while store.writer.waiting() < 3 {
             tokio::task::yield_now().await;

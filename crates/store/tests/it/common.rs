@@ -35,8 +35,13 @@ pub fn small(n: u64) -> NewEvent {
 /// A session in the default org.
 pub async fn session(store: &dyn Store, n: u64) -> (OrgId, SessionId) {
     let org_id = store.default_org().await.unwrap();
-    let session =
-        NewSession { id: id(n), org_id: org_id.clone(), user_id: Some("ada".to_owned()), created_at: at(0) };
+    let session = NewSession {
+        id: id(n),
+        org_id: org_id.clone(),
+        user_id: Some("ada".to_owned()),
+        created_at: at(0),
+        managed: None,
+    };
     store.create_session(session).await.unwrap();
     (org_id, id(n))
 }
@@ -45,7 +50,7 @@ pub async fn session(store: &dyn Store, n: u64) -> (OrgId, SessionId) {
 pub async fn running(store: &dyn Store, n: u64, owner: &str) -> (OrgId, SessionId, RequestId) {
     let (org_id, session_id) = session(store, n).await;
     let begun = store.begin_run(&org_id, &session_id, &id(n), owner, at(1)).await.unwrap();
-    assert_eq!(begun, BeginRun::Started);
+    assert_eq!(begun, BeginRun::Started { fence: 1 });
     (org_id, session_id, id(n))
 }
 

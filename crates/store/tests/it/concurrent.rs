@@ -27,7 +27,7 @@ async fn sixty_four_tasks_append_without_a_gap() {
                 // Two at a time: the two must stay together.
                 let event = 1 + (task * EACH + n) * 2;
                 let pair = vec![small(event), small(event + 1)];
-                seqs.push(store.append_events(&org_id, &session_id, pair).await.unwrap());
+                seqs.push(store.append_events(&org_id, &session_id, 0, pair).await.unwrap());
             }
             assert!(seqs.is_sorted(), "what a task writes later comes later");
             seqs
@@ -60,7 +60,7 @@ async fn one_of_many_gets_the_session() {
         );
     }
     let begun = tasks.join_all().await;
-    assert_eq!(begun.iter().filter(|begun| **begun == BeginRun::Started).count(), 1);
+    assert_eq!(begun.iter().filter(|begun| **begun == BeginRun::Started { fence: 1 }).count(), 1);
     assert_eq!(begun.iter().filter(|begun| **begun == BeginRun::Busy).count(), 63);
 }
 
@@ -76,7 +76,7 @@ async fn two_processes_append_without_a_gap() {
     let mut theirs = Vec::new();
     while theirs.len() < 100 {
         mine.push(
-            store.append_events(&org_id, &session_id, vec![small(1 + mine.len() as u64)]).await.unwrap(),
+            store.append_events(&org_id, &session_id, 0, vec![small(1 + mine.len() as u64)]).await.unwrap(),
         );
         theirs.extend(child.acknowledged(1));
     }

@@ -90,7 +90,7 @@ async fn child() {
                 if task > 0 {
                     store.open_usage(start(&org_id, n, &format!("child {first}"))).await.unwrap();
                 }
-                let seq = store.append_events(&org_id, &id(1), vec![small(n)]).await.unwrap();
+                let seq = store.append_events(&org_id, &id(1), 0, vec![small(n)]).await.unwrap();
                 // One write a line, so that two tasks cannot mix theirs.
                 std::io::stdout().write_all(format!("ack {seq}.\n").as_bytes()).unwrap();
             }
@@ -117,7 +117,7 @@ async fn killed_in_the_middle_nothing_acknowledged_is_lost() {
         assert!(acknowledged.iter().all(|seq| seqs.contains_key(seq)), "every acknowledged event is there");
         let last = store.session(&org_id, &session_id).await.unwrap().unwrap().last_seq;
         assert_eq!(last, all.len() as u64);
-        store.append_events(&org_id, &session_id, vec![small(round as u64)]).await.unwrap();
+        store.append_events(&org_id, &session_id, 0, vec![small(round as u64)]).await.unwrap();
         acknowledged.push(last + 1);
 
         // What the dead one had reserved is charged, all of it and once.

@@ -58,7 +58,7 @@ async fn child() {
         let refused = loop {
             n += 1;
             let events = vec![event(n, json!("x".repeat(bytes)))];
-            match store.append_events(&org_id, &session_id, events).await {
+            match store.append_events(&org_id, &session_id, 1, events).await {
                 Ok(seq) => acknowledged = seq,
                 Err(error) => break error,
             }
@@ -86,7 +86,7 @@ async fn child() {
     std::fs::remove_file(&ballast).unwrap();
     store.ping().await.unwrap();
     n += 1;
-    let next = store.append_events(&org_id, &session_id, vec![event(n, json!("y"))]).await.unwrap();
+    let next = store.append_events(&org_id, &session_id, 1, vec![event(n, json!("y"))]).await.unwrap();
     assert_eq!(next, acknowledged + 1);
     assert_eq!(store.settle_usage(end(&org_id, 1, 7)).await.unwrap(), settled.is_err());
     assert_eq!(store.end_run(&org_id, &session_id, &run, done).await.unwrap(), ended.is_err());

@@ -18,7 +18,7 @@ async fn a_malformed_row_is_named() {
     let path = folder.path().join("store.db");
     let store = SqliteStore::open(&path).unwrap();
     let (org_id, session_id, _run) = running(&store, 1, "gone").await;
-    store.append_events(&org_id, &session_id, vec![small(1), small(2)]).await.unwrap();
+    store.append_events(&org_id, &session_id, 1, vec![small(1), small(2)]).await.unwrap();
     let key = NewKey {
         id: id(1),
         org_id: org_id.clone(),
@@ -98,7 +98,7 @@ async fn what_is_too_much_is_refused_whole() {
     let (org_id, session_id) = session(&store, 1).await;
     let text = |bytes: usize| Value::String("x".repeat(bytes - 2));
 
-    let append = async |events| store.append_events(&org_id, &session_id, events).await;
+    let append = async |events| store.append_events(&org_id, &session_id, 0, events).await;
     assert_eq!(append(vec![event(1, text(MAX_EVENT_BYTES))]).await.unwrap(), 1, "the limit itself fits");
     let too_large = append(vec![small(2), event(3, text(MAX_EVENT_BYTES + 1))]).await.unwrap_err();
     assert_eq!(too_large.to_string(), "store the event: 8388609 is over the limit of 8388608");
@@ -114,7 +114,13 @@ async fn what_is_too_much_is_refused_whole() {
     for user in [user + "x", String::new(), "a\0b".to_owned()] {
         let refused = store.ensure_user(&org_id, &user).await;
         assert!(matches!(refused, Err(Error::TooLarge { .. } | Error::Invalid { .. })), "{user:?}");
-        let new = NewSession { id: id(9), org_id: org_id.clone(), user_id: Some(user), created_at: at(0) };
+        let new = NewSession {
+            id: id(9),
+            org_id: org_id.clone(),
+            user_id: Some(user),
+            created_at: at(0),
+            managed: None,
+        };
         assert!(store.create_session(new).await.is_err());
     }
     assert_eq!(store.session(&org_id, &id(9)).await.unwrap(), None);
@@ -156,7 +162,7 @@ async fn a_page_of_large_events_ends_early() {
     let (org_id, session_id) = session(&store, 1).await;
     let large = json!("y".repeat(3 << 20));
     for n in 1..=5 {
-        store.append_events(&org_id, &session_id, vec![event(n, large.clone())]).await.unwrap();
+        store.append_events(&org_id, &session_id, 0, vec![event(n, large.clone())]).await.unwrap();
     }
     let page = store.events(&org_id, &session_id, 0, 1000).await.unwrap();
     assert_eq!(page.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2]);

@@ -36,7 +36,8 @@ async fn it_is_there_when_opened_again() {
         if round == 0 {
             session(&store, 1).await;
         }
-        let last = store.append_events(&org_id, &crate::common::id(1), vec![small(round + 1)]).await.unwrap();
+        let last =
+            store.append_events(&org_id, &crate::common::id(1), 0, vec![small(round + 1)]).await.unwrap();
         assert_eq!(last, round + 1);
     }
     let left: Vec<_> =

@@ -61,5 +61,5 @@ async fn an_owner_has_a_name() {
         assert!(matches!(refused, Err(Error::Invalid { .. } | Error::TooLarge { .. })), "{refused:?}");
     }
     let fine = store.begin_run(&org_id, &session_id, &id(1), "../x/y", at(0)).await.unwrap();
-    assert_eq!(fine, BeginRun::Started);
+    assert_eq!(fine, BeginRun::Started { fence: 1 });
 }

@@ -60,13 +60,18 @@ async fn keys(store: &dyn Store, org_id: &OrgId) {
 }
 
 async fn runs(store: &dyn Store, org_id: &OrgId) {
-    let new =
-        NewSession { id: id(1), org_id: org_id.clone(), user_id: Some("bob".to_owned()), created_at: at(0) };
+    let new = NewSession {
+        id: id(1),
+        org_id: org_id.clone(),
+        user_id: Some("bob".to_owned()),
+        created_at: at(0),
+        managed: None,
+    };
     store.create_session(new.clone()).await.unwrap();
     assert!(matches!(store.create_session(new).await, Err(Error::Exists { what: "session", .. })));
 
     let begin = async |run: u64| store.begin_run(org_id, &id(1), &id(run), "here", at(5)).await;
-    assert_eq!(begin(10).await.unwrap(), BeginRun::Started);
+    assert_eq!(begin(10).await.unwrap(), BeginRun::Started { fence: 1 });
     assert_eq!(begin(11).await.unwrap(), BeginRun::Busy);
     let session = store.session(org_id, &id(1)).await.unwrap().unwrap();
     assert_eq!((session.status, session.active_run, session.runs), (SessionStatus::Running, Some(id(10)), 1));
@@ -84,7 +89,7 @@ async fn runs(store: &dyn Store, org_id: &OrgId) {
     let session = store.session(org_id, &id(1)).await.unwrap().unwrap();
     assert_eq!((session.status, session.active_run, session.runs), (SessionStatus::Idle, None, 1));
     assert_eq!((session.user_id.as_deref(), session.updated_at), (Some("bob"), at(60)));
-    assert_eq!(begin(11).await.unwrap(), BeginRun::Started, "the session goes on");
+    assert_eq!(begin(11).await.unwrap(), BeginRun::Started { fence: 2 }, "the session goes on");
     assert!(matches!(begin(11).await, Ok(BeginRun::Busy)));
     let late = outcome(RunStatus::Interrupted, 0);
     assert!(store.end_run(org_id, &id(1), &id(11), late).await.unwrap());
@@ -96,12 +101,13 @@ async fn events(store: &dyn Store, org_id: &OrgId) {
     let session_id = id(1);
     let payload = json!({"z": 1, "a": ["ü", null, 1.5], "text": "line\nline"});
     let events = vec![event(1, payload.clone()), event(2, json!("x")), event(3, json!(3))];
-    assert_eq!(store.append_events(org_id, &session_id, events).await.unwrap(), 3);
-    assert_eq!(store.append_events(org_id, &session_id, Vec::new()).await.unwrap(), 3);
-    let again = vec![event(4, json!(4)), event(2, json!("taken"))];
-    let taken = store.append_events(org_id, &session_id, again).await;
-    assert!(matches!(taken, Err(Error::Exists { what: "event", .. })), "{taken:?}");
-    assert_eq!(store.append_events(org_id, &session_id, vec![event(5, json!(5))]).await.unwrap(), 4);
+    assert_eq!(store.append_events(org_id, &session_id, 2, events).await.unwrap(), 3);
+    assert_eq!(store.append_events(org_id, &session_id, 2, Vec::new()).await.unwrap(), 3);
+    for fence in [0, 1, 3, u64::MAX] {
+        let fenced = store.append_events(org_id, &session_id, fence, vec![event(4, json!(4))]).await;
+        assert!(matches!(fenced, Err(Error::Fenced)), "{fence}: {fenced:?}");
+    }
+    assert_eq!(store.append_events(org_id, &session_id, 2, vec![event(5, json!(5))]).await.unwrap(), 4);
 
     let all = store.events(org_id, &session_id, 0, 100).await.unwrap();
     assert_eq!(all.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
@@ -159,8 +165,8 @@ async fn foreigners(store: &dyn Store, org_id: &OrgId) {
     let begun = store.begin_run(&foreign, &session_id, &run, "here", at(1)).await.unwrap();
     assert_eq!(begun, BeginRun::NoSession);
     assert!(!store.end_run(&foreign, &session_id, &id(10), outcome(RunStatus::Failed, 0)).await.unwrap());
-    let mine = store.append_events(&foreign, &session_id, vec![event(50, json!(1))]).await.unwrap_err();
-    let nobodys = store.append_events(org_id, &id(404), vec![event(50, json!(1))]).await.unwrap_err();
+    let mine = store.append_events(&foreign, &session_id, 0, vec![event(50, json!(1))]).await.unwrap_err();
+    let nobodys = store.append_events(org_id, &id(404), 0, vec![event(50, json!(1))]).await.unwrap_err();
     assert_eq!(mine.to_string(), format!("find the session `{session_id}`"));
     assert_eq!(nobodys.to_string(), format!("find the session `{}`", id::<protocol::Session>(404)));
     assert!(matches!(store.settle_usage(end(&foreign, 1, 1)).await, Err(Error::Unknown { .. })));

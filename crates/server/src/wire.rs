@@ -4,7 +4,11 @@
 #[cfg_attr(not(test), expect(dead_code, reason = "the routes that use it come next"))]
 pub mod event;
 #[cfg_attr(not(test), expect(dead_code, reason = "the routes that use it come next"))]
+pub mod metadata;
+#[cfg_attr(not(test), expect(dead_code, reason = "the routes that use it come next"))]
 pub mod money;
+#[cfg_attr(not(test), expect(dead_code, reason = "the routes that use it come next"))]
+pub mod tools;
 
 use serde_json::Value;
 use wardian_protocol::JsonMap;

@@ -87,8 +87,7 @@ pub fn check(
     let user = check_user(request.user, caller, &mut errors);
     let limits = check_limits(request.limits, defaults, ceilings, &mut errors);
     let model = request.model.as_deref().unwrap_or(default_model);
-    check_model(model, &mut errors);
-    let model = PriceTable::embedded().resolve_alias(model).to_owned();
+    let model = resolve_model(model).map_err(|error| errors.0.push(error)).unwrap_or_default();
     if let Place::Local(dir) = &request.place
         && !dir.is_absolute()
     {
@@ -317,16 +316,19 @@ fn check_limits(
     RunLimits { max_turns, max_cost, timeout }
 }
 
-fn check_model(model: &str, errors: &mut Errors) {
+/// A model's full name, from a name or an alias. One without a price is a model too: it is charged as the dearest.
+///
+/// # Errors
+/// When it cannot be a model's name.
+pub fn resolve_model(name: &str) -> Result<String, FieldError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:@/[]".contains(&byte);
     // A name that begins with a dash would read as a flag of the agent.
-    let plain = model.bytes().all(allowed) && !model.starts_with('-');
-    if model.is_empty() || model.len() > MAX_MODEL_BYTES || !plain {
-        errors.add(
-            "model",
-            format!("expected a model's name: 1 to {MAX_MODEL_BYTES} letters, digits and -._:@/[]"),
-        );
+    let plain = name.bytes().all(allowed) && !name.starts_with('-');
+    if name.is_empty() || name.len() > MAX_MODEL_BYTES || !plain {
+        let message = format!("expected a model's name: 1 to {MAX_MODEL_BYTES} letters, digits and -._:@/[]");
+        return Err(FieldError::new("model", message));
     }
+    Ok(PriceTable::embedded().resolve_alias(name).to_owned())
 }
 
 #[cfg(test)]

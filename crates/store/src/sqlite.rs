@@ -357,6 +357,11 @@ impl Store for SqliteStore {
         Err(Error::Closed)
     }
 
+    async fn file_bytes(&self, org_id: &OrgId) -> Result<u64, Error> {
+        let org_id = org_id.clone();
+        self.read(move |connection| identity::file_bytes(connection, &org_id)).await
+    }
+
     async fn delete_file(&self, org_id: &OrgId, id: &FileId) -> Result<bool, Error> {
         let _later = (org_id, id);
         Err(Error::Closed)

@@ -152,6 +152,9 @@ pub trait Store: Send + Sync + 'static {
     /// Files.
     async fn files(&self, org_id: &OrgId, query: FileQuery) -> Result<Vec<FileRecord>, Error>;
 
+    /// The bytes of all of an org's files together.
+    async fn file_bytes(&self, org_id: &OrgId) -> Result<u64, Error>;
+
     /// Deletes a file's row: `true` if it was there. The caller deletes the bytes after.
     async fn delete_file(&self, org_id: &OrgId, id: &FileId) -> Result<bool, Error>;
 

@@ -228,6 +228,9 @@ impl Store for Faulty {
     async fn files(&self, org_id: &OrgId, query: FileQuery) -> Result<Vec<FileRecord>, Error> {
         self.inner.files(org_id, query).await
     }
+    async fn file_bytes(&self, org_id: &OrgId) -> Result<u64, Error> {
+        self.inner.file_bytes(org_id).await
+    }
     async fn delete_file(&self, org_id: &OrgId, id: &FileId) -> Result<bool, Error> {
         self.inner.delete_file(org_id, id).await
     }

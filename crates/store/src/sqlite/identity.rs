@@ -30,6 +30,13 @@ pub(super) fn user_of(connection: &Connection, org_id: &OrgId, user_id: Option<&
     }
 }
 
+/// The bytes of all files of an org.
+pub(super) fn file_bytes(connection: &Connection, org_id: &OrgId) -> Result<u64, Error> {
+    let sql = "SELECT ?1, coalesce(sum(size_bytes), 0) FROM files WHERE org_id = ?1";
+    let bytes = row::first(connection, "files", sql, [org_id.as_str()], |row| row.count(1))?;
+    Ok(bytes.unwrap_or(0))
+}
+
 pub(super) fn create_key(connection: &Connection, key: &NewKey) -> Result<(), Error> {
     row::text("name", &key.name, MAX_NAME_BYTES)?;
     user_of(connection, &key.org_id, key.user_id.as_deref())?;

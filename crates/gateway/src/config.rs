@@ -22,6 +22,8 @@ pub struct GatewayConfig {
     pub timeouts: Timeouts,
     /// How much there may be of things.
     pub limits: Limits,
+    /// What is counted.
+    pub metrics: crate::Metrics,
     /// Tells the time.
     pub clock: fn() -> Timestamp,
 }
@@ -31,8 +33,8 @@ impl GatewayConfig {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the default of a parameter: the system's clock")]
     pub fn new(upstream: Uri, api_key: SecretString, owner: impl Into<String>) -> Self {
-        let (timeouts, limits) = Default::default();
-        Self { upstream, api_key, owner: owner.into(), timeouts, limits, clock: Timestamp::now }
+        let (timeouts, limits, metrics) = Default::default();
+        Self { upstream, api_key, owner: owner.into(), timeouts, limits, metrics, clock: Timestamp::now }
     }
 }
 

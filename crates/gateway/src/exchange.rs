@@ -16,6 +16,7 @@ use wardian_store::{Error as StoreError, Settled, UsageEnd, UsageStart};
 use crate::charge::{Charge, Fate, Reserved};
 use crate::door::DoorState;
 use crate::meter::{Certainty, Meter, Reading};
+use crate::metrics::Done;
 use crate::observer::{self, EndPlace};
 use crate::route::Route;
 
@@ -44,6 +45,7 @@ pub struct Exchange {
     pub error: Option<String>,
     started: Instant,
     first_byte: Option<Duration>,
+    first_token: Option<Duration>,
     reply_bytes: u64,
     money: Option<Money>,
     /// Where its end is told, once its beginning was.
@@ -70,7 +72,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const fn name(self) -> &'static str {
+    /// Its name in logs and labels.
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Aborted => "aborted",
             Self::Local => "local",
@@ -95,6 +98,7 @@ struct UnderWay(Arc<DoorState>);
 impl UnderWay {
     fn new(door: &Arc<DoorState>) -> Self {
         door.in_flight.fetch_add(1, Ordering::SeqCst);
+        door.shared.config.metrics.began();
         Self(Arc::clone(door))
     }
 }
@@ -102,6 +106,7 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+        self.0.shared.config.metrics.ended();
     }
 }
 
@@ -135,6 +140,7 @@ impl Exchange {
             error: None,
             started: Instant::now(),
             first_byte: None,
+            first_token: None,
             reply_bytes: 0,
             money: None,
             end_place: None,
@@ -208,6 +214,9 @@ impl Exchange {
         self.reply_bytes = self.reply_bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         if let Some(Money { stage: Stage::Answered(_, meter), .. }) = &mut self.money {
             meter.feed(bytes);
+            if self.first_token.is_none() && meter.has_answer() {
+                self.first_token = Some(self.started.elapsed());
+            }
         }
     }
 
@@ -263,6 +272,7 @@ impl Exchange {
             );
         }
         if opened {
+            self.count(&charge, &reserved);
             let (door, end) = (Arc::clone(&self.door), self.end(&charge));
             let told = self.end_place.take().map(|place| (place, self.ended(&charge, &reserved, &fate)));
             self.door.spawn(async move {
@@ -290,6 +300,21 @@ impl Exchange {
             settled: charge.settled,
             at: (self.door.shared.config.clock)(),
         }
+    }
+
+    fn count(&self, charge: &Charge, reserved: &Reserved) {
+        let shared = &self.door.shared;
+        let done = Done {
+            model: &reserved.model,
+            answered: charge.model.as_deref(),
+            outcome: self.outcome,
+            status: self.status,
+            took: self.started.elapsed(),
+            first_token: self.first_token,
+            tokens: charge.tokens,
+            cost: charge.cost,
+        };
+        shared.config.metrics.done(shared.prices, &done);
     }
 
     fn ended(&self, charge: &Charge, reserved: &Reserved, fate: &Fate) -> observer::Exchange {
@@ -386,6 +411,7 @@ async fn keep_settling(door: &DoorState, end: UsageEnd) {
     if !matches!(error, StoreError::Unknown { .. }) {
         shared.health.unsettled(end);
     }
+    shared.config.metrics.settle_failed();
 }
 
 /// Settles what could not be settled when the store did not work.

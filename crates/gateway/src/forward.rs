@@ -323,6 +323,9 @@ fn hello(mut exchange: Box<Exchange>) -> Response<ReplyBody> {
 }
 
 fn refuse(exchange: &mut Exchange, refusal: &Refusal) {
+    if exchange.outcome == Outcome::Aborted {
+        exchange.door.shared.config.metrics.refused(refusal.kind());
+    }
     exchange.status = refusal.status().as_u16();
     exchange.error = Some(refusal.kind().to_owned());
     if exchange.outcome == Outcome::Aborted {

@@ -15,6 +15,7 @@ mod gateway;
 mod headers;
 mod key;
 mod meter;
+mod metrics;
 mod observer;
 mod reply;
 mod route;
@@ -24,6 +25,7 @@ pub use config::{GatewayConfig, Limits, Timeouts};
 pub use door::{Door, DoorSpec, Grant, ModelSpent, Spent};
 pub use error::Error;
 pub use gateway::Gateway;
+pub use metrics::Metrics;
 pub use observer::{Exchange, MIN_OBSERVER_PLACES, RefusedFor};
 
 /// The line that a connection on a door's socket begins with, before HTTP/1.1.

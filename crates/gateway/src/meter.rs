@@ -77,6 +77,14 @@ impl Meter {
         }
     }
 
+    /// Whether a piece of a streamed answer came, be it text, thinking or a tool's input.
+    pub fn has_answer(&self) -> bool {
+        match self {
+            Self::Stream(stream) => stream.has_answer,
+            Self::Whole(_) => false,
+        }
+    }
+
     /// What was found, once no more comes. `complete` is whether the reply came to its end.
     pub fn finish(self, complete: bool) -> Reading {
         match self {
@@ -93,6 +101,7 @@ pub struct StreamMeter {
     events: Vec<SseEvent>,
     reading: Reading,
     written_bytes: u64,
+    has_answer: bool,
     unreadable: bool,
 }
 
@@ -146,6 +155,7 @@ impl StreamMeter {
                 self.reading.usage.merge(&usage);
             }
             "content_block_start" | "content_block_delta" => {
+                self.has_answer = true;
                 let part = seen.delta.or(seen.content_block).unwrap_or_default();
                 self.reading.hidden |= part.kind.contains("thinking");
                 self.written_bytes = self.written_bytes.saturating_add(part.bytes());

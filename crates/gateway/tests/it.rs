@@ -8,6 +8,7 @@ mod it {
     mod faulty;
     mod hostile;
     mod log;
+    mod metrics;
     mod money;
     mod observer;
     mod raw;

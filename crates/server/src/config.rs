@@ -27,6 +27,10 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// Failed logins from one address in a minute, after which it has to wait.
     pub failed_logins_per_minute: u32,
+    /// What is counted.
+    pub metrics: crate::Metrics,
+    /// Where metrics and health are shown without a key, if anywhere but on the routes of health.
+    pub admin: Option<crate::Admin>,
     /// Reads the wall clock.
     pub clock: fn() -> jiff::Timestamp,
 }
@@ -44,6 +48,8 @@ impl Default for ServerConfig {
             keep_alive: Duration::from_secs(8),
             drain_timeout: Duration::from_secs(30),
             failed_logins_per_minute: 20,
+            metrics: crate::Metrics::default(),
+            admin: None,
             clock: system_clock,
         }
     }

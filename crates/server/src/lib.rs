@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod admin;
 mod auth;
 mod body;
 mod config;
@@ -7,6 +8,7 @@ mod error;
 mod health;
 mod idempotency;
 pub mod keys;
+mod metrics;
 mod origin;
 #[cfg_attr(not(test), expect(dead_code, reason = "the lists that use it come next"))]
 mod page;
@@ -30,7 +32,9 @@ use tokio_util::task::TaskTracker;
 use wardian_session::Engine;
 use wardian_store::Store;
 
+pub use admin::Admin;
 pub use config::ServerConfig;
+pub use metrics::Metrics;
 
 /// What every handler has.
 struct App {
@@ -52,13 +56,14 @@ struct App {
 /// When the listener has no address.
 pub async fn serve(
     listener: TcpListener,
-    config: ServerConfig,
+    mut config: ServerConfig,
     engine: Engine,
     store: Arc<dyn Store>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> std::io::Result<()> {
     let address = listener.local_addr()?;
     let stopping = CancellationToken::new();
+    let admin = config.admin.take();
     let app = Arc::new(App {
         logins: auth::Logins::new(config.failed_logins_per_minute),
         config: config.clone(),
@@ -70,16 +75,28 @@ pub async fn serve(
         stopping: stopping.clone(),
     });
     tracing::info!(%address, "serving");
-    let accept = serve::accept(listener, &config, routes::routes(app), stopping.clone());
-    tokio::pin!(accept);
-    tokio::select! {
-        () = shutdown => stopping.cancel(),
-        _ = &mut accept => unreachable!("it ends only when told to stop"),
-    }
-    let connections = accept.await;
-    tracing::info!(runs = engine.runs(), "draining");
-    engine.stop(config.drain_timeout).await;
-    connections.close().await;
+    // Who watches the server sees it drain, too.
+    let drained = CancellationToken::new();
+    let watched = async {
+        let Some(admin) = admin else { return };
+        let routes = admin::routes(Arc::clone(&app), &admin);
+        serve::accept(admin.listener, &config, routes, drained.clone()).await.close().await;
+    };
+    let served = async {
+        let routes = routes::routes(Arc::clone(&app));
+        let accept = serve::accept(Arc::new(listener), &config, routes, stopping.clone());
+        tokio::pin!(accept);
+        tokio::select! {
+            () = shutdown => stopping.cancel(),
+            _ = &mut accept => unreachable!("it ends only when told to stop"),
+        }
+        let connections = accept.await;
+        tracing::info!(runs = engine.runs(), "draining");
+        engine.stop(config.drain_timeout).await;
+        connections.close().await;
+        drained.cancel();
+    };
+    tokio::join!(served, watched);
     tracing::info!("stopped");
     Ok(())
 }

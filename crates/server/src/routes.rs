@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -45,6 +45,7 @@ async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
     request.extensions_mut().insert(request_id.clone());
     let (method, path) = (request.method().clone(), loggable(request.uri().path()));
     let span = tracing::info_span!("request", %request_id, %method, path);
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let begun = tokio::time::Instant::now();
     async {
         let mut response = match origin::check(&app.config, &request) {
@@ -60,8 +61,10 @@ async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
             response.headers_mut().extend(headers);
         }
         finish(&mut response, &request_id);
-        let elapsed_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        log(&method, response.status().as_u16(), elapsed_ms);
+        let (status, elapsed) = (response.status().as_u16(), begun.elapsed());
+        let route = route.as_ref().map(MatchedPath::as_str);
+        app.config.metrics.answered(&method, route, status, elapsed);
+        log(&method, status, u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
         response
     }
     .instrument(span)

@@ -108,6 +108,7 @@ async fn stream_run(
     let keep_alive = KeepAlive::new().interval(app.config.keep_alive).text("keep-alive");
     let told = stream::iter([Told::Event(first)]).chain(follow(events, run, request_id));
     let told = told.map(|told| Ok::<_, Infallible>(told.into_event()));
+    let told = app.config.metrics.reader().of(told);
     Ok(Sse::new(told).keep_alive(keep_alive).into_response())
 }
 

@@ -38,7 +38,7 @@ pub struct Peer(pub SocketAddr);
 
 /// Accepts connections until told to stop; returns the tasks of those that are still open.
 pub async fn accept(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     config: &ServerConfig,
     router: Router,
     stopping: CancellationToken,

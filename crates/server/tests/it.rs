@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod it {
+    mod admin;
     mod app;
     mod boundaries;
     mod client;

@@ -90,6 +90,12 @@ impl SqliteStore {
             .map_err(|source| Error::Open { path: path.to_owned(), source: Arc::new(source) })
     }
 
+    /// Has `watcher` told of each commit: how long it took, the wait for the disk included, and how many writes were in it.
+    /// Can be set once. It is called on the writer's thread, so it must be quick.
+    pub fn watch_commits(&self, watcher: impl Fn(Duration, usize) + Send + Sync + 'static) {
+        self.writer.watch.set(Box::new(watcher));
+    }
+
     fn new(connection: Connection, readers: Option<Readers>, owners: Owners) -> io::Result<Self> {
         let (owners, queued_kib) = (Arc::new(owners), Semaphore::new(QUEUED_KIB));
         Ok(Self { writer: Writer::start(connection)?, readers, owners, queued_kib })

@@ -3,6 +3,7 @@
 //! Each job runs in a savepoint of its own, so that a failing one takes nothing with it; one commit, and so one wait for
 //! the disk, makes all of them durable; only then is anyone told.
 
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -25,14 +26,46 @@ const BATCH_TIME: Duration = Duration::from_millis(5);
 pub(super) struct Writer {
     queue: Option<mpsc::Sender<Box<dyn Job>>>,
     thread: Option<JoinHandle<()>>,
+    pub(super) watch: Watch,
+}
+
+/// Who is told of each commit: how long it took, the wait for the disk included, and how many jobs were in it.
+#[derive(Clone, Default)]
+pub(super) struct Watch(Arc<OnceLock<Box<CommitWatcher>>>);
+
+/// See [`Watch`].
+pub(super) type CommitWatcher = dyn Fn(Duration, usize) + Send + Sync;
+
+impl Watch {
+    /// Sets who is told, once.
+    pub(super) fn set(&self, watcher: Box<CommitWatcher>) {
+        if self.0.set(watcher).is_err() {
+            tracing::error!("the store's commits have a watcher already");
+        }
+    }
+
+    fn tell(&self, took: Duration, jobs: usize) {
+        if let Some(watcher) = self.0.get() {
+            watcher(took, jobs);
+        }
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Watch").field("set", &self.0.get().is_some()).finish()
+    }
 }
 
 impl Writer {
     pub(super) fn start(connection: Connection) -> std::io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE);
-        let thread =
-            std::thread::Builder::new().name("store".to_owned()).spawn(move || serve(&connection, jobs))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        let watch = Watch::default();
+        let told = watch.clone();
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || serve(&connection, jobs, &told))?;
+        Ok(Self { queue: Some(queue), thread: Some(thread), watch })
     }
 
     /// Runs the work on the writer's thread and returns once what it wrote is durable. The work may be run a second time
@@ -103,11 +136,15 @@ where
     }
 }
 
-fn serve(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Job>>) {
+fn serve(connection: &Connection, mut queue: mpsc::Receiver<Box<dyn Job>>, watch: &Watch) {
     while let Some(first) = queue.blocking_recv() {
         let mut batch = vec![first];
+        let begun = Instant::now();
         match commit(connection, &mut batch, &mut queue) {
-            Ok(()) => batch.into_iter().for_each(Job::tell),
+            Ok(()) => {
+                watch.tell(begun.elapsed(), batch.len());
+                batch.into_iter().for_each(Job::tell);
+            }
             // One large job must not take the small ones with it, which may still fit.
             Err(Error::Full) if batch.len() > 1 => batch.into_iter().for_each(|job| alone(connection, job)),
             Err(error) => batch.into_iter().for_each(|job| job.fail(error.clone())),

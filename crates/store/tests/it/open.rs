@@ -27,6 +27,18 @@ async fn only_its_user_can_read_it() {
 }
 
 #[tokio::test]
+async fn each_commit_is_told_before_its_writes_are_acknowledged() {
+    let store = SqliteStore::open_in_memory().unwrap();
+    let (told, jobs) = std::sync::mpsc::sync_channel(64);
+    store.watch_commits(move |_, jobs| told.send(jobs).unwrap());
+    store.watch_commits(|_, _| panic!("it can be set once"));
+    let org_id = store.default_org().await.unwrap();
+    jobs.try_iter().count();
+    store.ensure_user(&org_id, "alice").await.unwrap();
+    assert_eq!(jobs.try_recv(), Ok(1));
+}
+
+#[tokio::test]
 async fn it_is_there_when_opened_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");

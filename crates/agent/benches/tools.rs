@@ -73,6 +73,7 @@ impl Place {
             reads: ReadLog::default(),
             output_dir: PathBuf::from(cwd).join(".outputs"),
             limits: Arc::new(ToolLimits::default()),
+            tool_use_id: String::new(),
             cancel: CancellationToken::new(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -49,6 +49,10 @@ pub struct Args {
     pub thinking: Thinking,
     pub include_partial_messages: bool,
     pub session_id: Option<String>,
+    /// `--resume`: the id as it was given, whatever it is.
+    pub resume: Option<String>,
+    pub resume_newest: bool,
+    pub keep_nothing: bool,
     /// `--settings`: JSON, or a file of it.
     pub settings: Option<String>,
 }
@@ -153,12 +157,14 @@ output, as the official SDKs start it; with a prompt (or -p and the prompt on st
   --add-dir DIR                     one more directory to work in
   --max-turns N, --max-budget-usd N limits
   --include-partial-messages        the raw stream, too
+  --resume UUID, -c, --continue     go on with a conversation; -c with the newest of this directory
+  --no-session-persistence          keep no transcript
   --session-id UUID, --effort LEVEL, --thinking adaptive|disabled, --max-thinking-tokens N, --betas A,B
   --settings JSON|FILE              only its permissions and model
   -h, --help, -v, --version
 
 The key is taken from ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN, the address from ANTHROPIC_BASE_URL or
-ANTHROPIC_UNIX_SOCKET.";
+ANTHROPIC_UNIX_SOCKET. Transcripts are kept under CLAUDE_CONFIG_DIR or ~/.claude.";
 
 /// Reads the arguments, without the program's name.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, Complaint> {
@@ -170,7 +176,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             "-h" | "--help" => return Ok(Invocation::Help),
             "-v" | "--version" => return Ok(Invocation::Version),
             "-p" => (),
-            "-c" | "-r" => return Err(not_built(if argument == "-c" { "continue" } else { "resume" })),
+            "-c" => args.resume_newest = true,
+            "-r" => {
+                let next = arguments.next();
+                args.resume = Some(next.ok_or_else(|| "option '-r' needs a value".to_owned())??);
+            }
             "--" => {
                 for rest in arguments.by_ref() {
                     positional(&mut args, rest?)?;
@@ -278,6 +288,9 @@ fn set(args: &mut Args, name: &'static str, value: &str) -> Result<(), Complaint
         }
         "include-partial-messages" => args.include_partial_messages = true,
         "session-id" => args.session_id = Some(uuid(name, value)?),
+        "resume" => args.resume = Some(value.to_owned()),
+        "continue" => args.resume_newest = true,
+        "no-session-persistence" => args.keep_nothing = true,
         "settings" => args.settings = not_empty(value),
         // Nothing is loaded from settings files, so an empty list changes nothing.
         "setting-sources" if value.is_empty() => (),
@@ -289,7 +302,6 @@ fn set(args: &mut Args, name: &'static str, value: &str) -> Result<(), Complaint
         | "debug-file"
         | "fallback-model"
         | "include-hook-events"
-        | "no-session-persistence"
         | "print"
         | "project-config-root"
         | "replay-user-messages"
@@ -340,10 +352,7 @@ fn dollars(name: &str, value: &str) -> Result<NanoUsd, Complaint> {
 }
 
 fn uuid(name: &str, value: &str) -> Result<String, Complaint> {
-    let groups: Vec<&str> = value.split('-').collect();
-    let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
-    let hex = groups.iter().all(|group| group.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    if hex && lengths == [8, 4, 4, 4, 12] {
+    if wardian_agent::transcript::is_uuid(value) {
         return Ok(value.to_owned());
     }
     Err(format!("option '--{name}' must be a UUID"))
@@ -482,9 +491,9 @@ mod tests {
             ("-z", "unknown option '-z'"),
             ("--verbose=1", "takes no value"),
             ("--model", "needs a value"),
-            ("--resume=abc", "'--resume' is not supported"),
-            ("--continue", "'--continue' is not supported"),
-            ("-c", "'--continue' is not supported"),
+            ("--fork-session", "'--fork-session' is not supported"),
+            ("--resume", "needs a value"),
+            ("-r", "needs a value"),
             ("--setting-sources=project", "'--setting-sources' is not supported"),
             ("--mcp-config={\"mcpServers\":{\"x\":{}}}", "'--mcp-config' is not supported"),
             ("--mcp-config=file.json", "'--mcp-config' is not supported"),

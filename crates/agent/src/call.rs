@@ -225,7 +225,7 @@ impl<'a> Reading<'a> {
         let Some(message) = self.assembler.so_far() else { return };
         let Some(block) = message.content.get(index) else { return };
         let frame = one_block(message, presentable(block), message.usage.clone());
-        let hooks = self.hooks_on(block);
+        let hooks = hooks_on(self.setup, block);
         self.shown = true;
         self.given = self.given.max(index + 1);
         self.setup.out.assistant(frame, self.request_id_field()).await;
@@ -234,28 +234,6 @@ impl<'a> Reading<'a> {
 
     fn request_id_field(&self) -> Value {
         self.request_id.as_ref().map_or_else(|| json!({}), |id| json!({"request_id": id}))
-    }
-
-    fn hooks_on(&self, block: &ContentBlock) -> Option<BoxFuture<'static, (String, Verdict)>> {
-        let ContentBlock::ToolUse { id, name, input, .. } = block else { return None };
-        let setup = self.setup;
-        let tool = setup.tool(name)?;
-        if setup.hooks.is_empty() || !schema::problems(&tool.schema, input).is_empty() {
-            return None;
-        }
-        let asked = PreToolUseInput {
-            hook_event_name: "PreToolUse".to_owned(),
-            session_id: setup.out.session_id.clone(),
-            transcript_path: String::new(),
-            cwd: setup.context.cwd.display().to_string(),
-            permission_mode: Some(lock(&setup.live).policy.mode.as_str().to_owned()),
-            tool_name: name.clone(),
-            tool_input: input.clone(),
-            tool_use_id: id.clone(),
-            extra: JsonMap::new(),
-        };
-        let (hooks, id) = (Arc::clone(&setup.hooks), id.clone());
-        Some(Box::pin(async move { (id, hook::run(&hooks, asked).await) }))
     }
 
     async fn finish(&mut self) -> Ended {
@@ -294,6 +272,29 @@ impl<'a> Reading<'a> {
         }
         Some(Box::new(Partial { message, given: self.given, begun }))
     }
+}
+
+/// Lets the hooks see a call.
+pub(crate) fn hooks_on(setup: &Setup, block: &ContentBlock) -> Option<BoxFuture<'static, (String, Verdict)>> {
+    let ContentBlock::ToolUse { id, name, input, .. } = block else { return None };
+    let tool = setup.tool(name)?;
+    if setup.hooks.is_empty() || !schema::problems(&tool.schema, input).is_empty() {
+        return None;
+    }
+    let transcript = setup.out.journal.as_ref().map(|journal| journal.path().display().to_string());
+    let asked = PreToolUseInput {
+        hook_event_name: "PreToolUse".to_owned(),
+        session_id: setup.out.session_id.clone(),
+        transcript_path: transcript.unwrap_or_default(),
+        cwd: setup.context.cwd.display().to_string(),
+        permission_mode: Some(lock(&setup.live).policy.mode.as_str().to_owned()),
+        tool_name: name.clone(),
+        tool_input: input.clone(),
+        tool_use_id: id.clone(),
+        extra: JsonMap::new(),
+    };
+    let (hooks, id) = (Arc::clone(&setup.hooks), id.clone());
+    Some(Box::pin(async move { (id, hook::run(&hooks, asked).await) }))
 }
 
 /// Reads the end of a stream whose reply is whole, so that its connection can be used again.

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use wardian_agent::{
-    Error, Interrupted, Message, Options, PROTOCOL_VERSION, PermissionMode, Prompt, Query, SystemPrompt,
-    UserMessage, query,
+    Conversation, Error, Interrupted, Message, Options, PROTOCOL_VERSION, PermissionMode, Prompt, Query,
+    SystemPrompt, UserMessage, query,
 };
 use wardian_protocol::control::{ControlRequest, ControlResponse, HostRequest, Initialize};
 use wardian_protocol::{AgentFrame, HostFrame, JsonMap};
@@ -49,6 +49,8 @@ pub struct Front {
     pending: Pending,
     output: Output,
     input_open: bool,
+    /// The host has said how the query is set up.
+    initialized: bool,
     last_was_error: bool,
     stopping: bool,
 }
@@ -62,6 +64,15 @@ pub struct Setup {
     pub ask_host: bool,
 }
 
+impl Setup {
+    /// Whether the first turn is one that a restart interrupted.
+    fn resumes(&self) -> bool {
+        let options = &self.options;
+        options.continue_interrupted
+            && options.conversation.as_ref().is_some_and(Conversation::is_interrupted)
+    }
+}
+
 impl Front {
     pub fn new(setup: Setup, output: Output) -> Self {
         let (host, questions) = Host::channel();
@@ -73,6 +84,7 @@ impl Front {
             pending: Pending::default(),
             output,
             input_open: true,
+            initialized: false,
             last_was_error: false,
             stopping: false,
         }
@@ -176,6 +188,7 @@ impl Front {
             Ok(HostFrame::ControlRequest(request)) => {
                 let response = self.control(request).await;
                 self.output.frame(AgentFrame::ControlResponse(response).to_value()).await?;
+                self.resume();
                 Ok(Ok(()))
             }
             // The host asks nothing that takes long; and what is not known is ignored.
@@ -183,15 +196,27 @@ impl Front {
         }
     }
 
-    async fn prompt(&mut self, message: UserMessage) -> Result<(), String> {
-        let query = self.query.get_or_insert_with(|| {
-            let mut options = self.setup.options.clone();
+    /// Begins the query without a prompt, once the host has said how it is set up, where a restart interrupted a turn.
+    fn resume(&mut self) {
+        if self.initialized && self.query.is_none() && self.setup.resumes() {
+            self.query();
+        }
+    }
+
+    /// The query, begun if it is not yet.
+    fn query(&mut self) -> &Query {
+        self.query.get_or_insert_with(|| {
+            let conversation = self.setup.options.conversation.take();
+            let mut options = Options { conversation, ..self.setup.options.clone() };
             if self.setup.ask_host {
                 options.can_use_tool = Some(self.host.can_use_tool());
             }
             query(Prompt::Open, options)
-        });
-        match query.handle().send(message).await {
+        })
+    }
+
+    async fn prompt(&mut self, message: UserMessage) -> Result<(), String> {
+        match self.query().handle().send(message).await {
             // A query that has ended says why by itself.
             Ok(()) | Err(Error::Ended) => Ok(()),
             Err(error) => Err(format!("failed to {error}")),
@@ -257,8 +282,9 @@ impl Front {
     fn initialize(&mut self, initialize: Initialize) -> Result<Value, String> {
         if self.query.is_none() {
             self.set_up(initialize)?;
+            self.initialized = true;
         }
-        Ok(self.initialized())
+        Ok(self.description())
     }
 
     fn set_up(&mut self, initialize: Initialize) -> Result<(), String> {
@@ -286,13 +312,16 @@ impl Front {
         Ok(())
     }
 
-    fn initialized(&self) -> Value {
+    fn description(&self) -> Value {
         let options = &self.setup.options;
         let model = |alias: &str| {
             let resolved = wardian_ledger::PriceTable::embedded().resolve_alias(alias);
             json!({"value": alias, "resolvedModel": resolved, "displayName": resolved, "description": resolved})
         };
         let models = ["opus", "sonnet", "haiku"].map(model);
+        let resumed = options.conversation.as_ref().map(|conversation| {
+            json!({"interrupted": conversation.is_interrupted(), "last_prompt_uuid": conversation.last_prompt()})
+        });
         json!({
             "commands": [],
             "agents": [],
@@ -309,7 +338,8 @@ impl Front {
             "wardian_version": env!("CARGO_PKG_VERSION"),
             "current_permission_mode": options.permission_mode.as_str(),
             "hook_on_failure_supported": true,
-            "session_state": if self.query.is_some() { "running" } else { "idle" },
+            "session_state": if self.query.is_some() || self.setup.resumes() { "running" } else { "idle" },
+            "wardian_resumed": resumed,
             "capabilities": [],
         })
     }

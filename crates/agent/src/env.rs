@@ -28,6 +28,10 @@ pub struct Environment {
     pub is_sandbox: bool,
     /// `HOME`.
     pub home: Option<PathBuf>,
+    /// `CLAUDE_CONFIG_DIR`, or `.claude` in the home: where transcripts are kept.
+    pub config_dir: Option<PathBuf>,
+    /// `CLAUDE_CODE_RESUME_INTERRUPTED_TURN=1`: the host takes up again what a restart interrupts.
+    pub resume_interrupted: bool,
     /// What the tools get: everything but what could hold a key.
     pub tools: Vec<(String, String)>,
     /// What was not understood, for standard error.
@@ -108,6 +112,10 @@ impl Environment {
             tool_limits: limits,
             is_sandbox: get("IS_SANDBOX").as_deref() == Some("1"),
             home: get("HOME").map(PathBuf::from),
+            config_dir: get("CLAUDE_CONFIG_DIR")
+                .map(PathBuf::from)
+                .or_else(|| get("HOME").map(|home| PathBuf::from(home).join(".claude"))),
+            resume_interrupted: get("CLAUDE_CODE_RESUME_INTERRUPTED_TURN").as_deref() == Some("1"),
             warnings,
             tools: variables.into_iter().filter(|(name, _)| !may_hold_a_key(name)).collect(),
         }

@@ -40,6 +40,23 @@ pub enum Error {
         /// How many it keeps.
         limit: usize,
     },
+    /// A session's id is no UUID.
+    #[error("use the session id {0:?}: it must be a UUID")]
+    SessionId(String),
+    /// A conversation of this id is kept already.
+    #[error("begin the session {0}: this id is already in use")]
+    SessionExists(String),
+    /// Another process has taken the conversation up and not let go of it.
+    #[error("resume the session {0}: another process is working on it")]
+    SessionInUse(String),
+    /// The folder or the file of a conversation cannot be used.
+    #[error("use the transcripts in {path:?}: {message}")]
+    Transcript {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        message: String,
+    },
     /// The query has ended.
     #[error("reach the query: it has ended")]
     Ended,

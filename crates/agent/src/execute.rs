@@ -1,6 +1,6 @@
 //! Runs the calls of a reply: permission, the tool itself, and what the model hears of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -52,6 +52,38 @@ struct Planned {
     verdict: Verdict,
     /// The reply was cut in it.
     cut: bool,
+    before: Before,
+}
+
+/// What became of a call before a restart.
+enum Before {
+    Nothing,
+    /// It was begun.
+    Started,
+    /// It has its result.
+    Answered(ContentBlock),
+}
+
+/// What became of a reply's calls before a restart; nothing, where there was none.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    pub(crate) started: HashSet<String>,
+    pub(crate) answered: HashMap<String, ContentBlock>,
+}
+
+impl Past {
+    /// Whether a block is a call that is not to be run.
+    pub(crate) fn settles(&self, block: &ContentBlock) -> bool {
+        matches!(block, ContentBlock::ToolUse { id, .. } if self.started.contains(id) || self.answered.contains_key(id))
+    }
+
+    fn take(&mut self, id: &str) -> Before {
+        match self.answered.remove(id) {
+            Some(result) => Before::Answered(result),
+            None if self.started.contains(id) => Before::Started,
+            None => Before::Nothing,
+        }
+    }
 }
 
 /// What one call came to.
@@ -76,9 +108,10 @@ pub(crate) async fn run_tools(
     setup: &Setup,
     reply: &wardian_protocol::Message,
     verdicts: HashMap<String, Verdict>,
+    past: Past,
     stop: &CancellationToken,
 ) -> Executed {
-    let calls = planned(reply, verdicts);
+    let calls = planned(reply, verdicts, past);
     let read_only: Vec<bool> = calls.iter().map(|call| setup.is_read_only(&call.name)).collect();
     let mut executed = Executed {
         results: Vec::new(),
@@ -94,6 +127,10 @@ pub(crate) async fn run_tools(
         let mut answers = stream::iter(answers).buffered(SIDE_BY_SIDE);
         for call in &calls[group] {
             let Some(answer) = answers.next().await else { break };
+            if let Before::Answered(result) = &call.before {
+                executed.results.push(result.clone());
+                continue;
+            }
             executed.take_in(setup, call, answer).await;
         }
     }
@@ -127,7 +164,11 @@ impl Setup {
     }
 }
 
-fn planned(reply: &wardian_protocol::Message, mut verdicts: HashMap<String, Verdict>) -> Vec<Planned> {
+fn planned(
+    reply: &wardian_protocol::Message,
+    mut verdicts: HashMap<String, Verdict>,
+    mut past: Past,
+) -> Vec<Planned> {
     let was_cut = reply.stop_reason.as_deref() == Some("max_tokens");
     let last = reply.content.len().saturating_sub(1);
     let call = |(index, block): (usize, &ContentBlock)| match block {
@@ -137,6 +178,7 @@ fn planned(reply: &wardian_protocol::Message, mut verdicts: HashMap<String, Verd
             input: input.clone(),
             verdict: verdicts.remove(id).unwrap_or_default(),
             cut: was_cut && index == last,
+            before: past.take(id),
         }),
         ContentBlock::Text { .. }
         | ContentBlock::Thinking { .. }
@@ -147,6 +189,12 @@ fn planned(reply: &wardian_protocol::Message, mut verdicts: HashMap<String, Verd
 }
 
 async fn answer(setup: &Setup, call: &Planned, skipped: bool, stop: &CancellationToken) -> Answer {
+    match call.before {
+        Before::Nothing => (),
+        Before::Started => return Answer::failed(words::INTERRUPTED_BY_RESTART),
+        // It was given before the restart.
+        Before::Answered(_) => return Answer::failed(String::new()),
+    }
     if skipped {
         return Answer::failed(words::NOT_RUN);
     }
@@ -225,7 +273,11 @@ async fn execute(
     if let Err(text) = readable(offered, &call.name, &input) {
         return Answer::failed(text);
     }
-    let context = ToolContext { cancel: stop.child_token(), ..setup.context.clone() };
+    if !offered.tool.is_repeatable() && setup.out.keep_started(&call.id).await.is_err() {
+        return Answer::failed(words::NOT_RUN);
+    }
+    let context =
+        ToolContext { tool_use_id: call.id.clone(), cancel: stop.child_token(), ..setup.context.clone() };
     let run = AssertUnwindSafe(offered.tool.call(input, &context)).catch_unwind();
     let output = tokio::select! {
         biased;

@@ -1,5 +1,8 @@
 //! Makes the messages that a query gives, in the shapes of the agent protocol reference, sections 1.3 and 2.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use wardian_policy::Reason;
@@ -7,6 +10,7 @@ use wardian_protocol::frame::{StreamEventMessage, SystemMessage};
 use wardian_protocol::{ContentBlock, JsonMap, MessageParam, Role, Usage};
 
 use crate::random::uuid;
+use crate::transcript::Journal;
 use crate::{AssistantMessage, Error, Message, UserMessage};
 
 /// The version of the official CLI whose protocol this engine speaks; the SDKs refuse to use what is older.
@@ -18,6 +22,10 @@ pub(crate) struct Out {
     pub(crate) sender: mpsc::Sender<Result<Message, Error>>,
     pub(crate) session_id: String,
     pub(crate) clock: fn() -> jiff::Timestamp,
+    /// The session's working directory.
+    pub(crate) cwd: PathBuf,
+    /// Where what is said is kept before it is shown.
+    pub(crate) journal: Option<Arc<Journal>>,
 }
 
 impl Out {
@@ -46,15 +54,17 @@ impl Out {
             extra.extend(more);
         }
         let error = extra.shift_remove("error").and_then(|error| error.as_str().map(str::to_owned));
-        self.send(Message::Assistant(Box::new(AssistantMessage {
+        let message = AssistantMessage {
             message,
             parent_tool_use_id: None,
             error,
             uuid: Some(uuid()),
             session_id: Some(self.session_id.clone()),
             extra,
-        })))
-        .await;
+        };
+        if self.keep_assistant(&message).await.is_ok() {
+            self.send(Message::Assistant(Box::new(message))).await;
+        }
     }
 
     /// Says in the model's place what went wrong.
@@ -87,15 +97,22 @@ impl Out {
         if synthetic {
             extra.insert("isSynthetic".to_owned(), true.into());
         }
-        self.send(Message::User(UserMessage {
+        let message = UserMessage {
             message: MessageParam::new(Role::User, content),
             parent_tool_use_id: None,
             tool_use_result,
             uuid: Some(uuid()),
             session_id: Some(self.session_id.clone()),
             extra,
-        }))
-        .await;
+        };
+        if self.keep_user(&message, synthetic).await.is_ok() {
+            self.send(Message::User(message)).await;
+        }
+    }
+
+    /// Why nothing can be kept any more, if that is so.
+    pub(crate) fn lost(&self) -> Option<String> {
+        self.journal.as_ref()?.failure().map(str::to_owned)
     }
 
     pub(crate) async fn stream_event(&self, event: Value, message_id: Option<&str>, more: Value) {
@@ -134,8 +151,12 @@ impl Out {
 
     fn stamped(&self) -> JsonMap {
         let mut extra = JsonMap::new();
-        extra.insert("timestamp".to_owned(), format!("{:.3}", (self.clock)()).into());
+        extra.insert("timestamp".to_owned(), self.timestamp().into());
         extra
+    }
+
+    pub(crate) fn timestamp(&self) -> String {
+        format!("{:.3}", (self.clock)())
     }
 }
 

@@ -18,6 +18,7 @@ mod session;
 mod state;
 pub mod tool;
 pub mod tools;
+pub mod transcript;
 mod turn;
 mod words;
 
@@ -27,7 +28,9 @@ pub use hook::{HookFailure, OnFailure, PreToolUseHook};
 pub use options::{ApiConfig, ApiKey, Endpoint, Options, RetryPolicy, SystemPrompt, Thinking, ToolSet};
 pub use permission::{CanUseTool, Permission, PermissionRequest, PermissionUpdate, RuleKind};
 pub use query::{Interrupted, Prompt, Query, QueryHandle, query};
+pub use random::uuid as new_session_id;
 pub use tool::{Tool, ToolContext, ToolOutput};
+pub use transcript::{Conversation, Transcripts};
 pub use wardian_policy::PermissionMode;
 pub use wardian_protocol::NanoUsd;
 pub use wardian_protocol::frame::SdkMessage as Message;

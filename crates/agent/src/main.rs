@@ -6,9 +6,11 @@ mod args;
 mod control;
 mod env;
 mod host;
+mod kept;
 mod lines;
 mod settings;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use crate::answer::Answer;
 use crate::args::{Args, Complaint, Invocation, OutputFormat};
 use crate::control::{Front, Setup};
 use crate::env::Environment;
+use crate::kept::Wish;
 use crate::lines::Output;
 
 /// Threads for files and names; the agent itself runs on one.
@@ -71,23 +74,39 @@ fn run(mut args: Args) -> Result<ExitCode, Complaint> {
     if args.stream_input && args.output != OutputFormat::StreamJson {
         return Err("--input-format stream-json needs --output-format stream-json".to_owned());
     }
-    let setup = setup(&mut args, environment)?;
+    let cwd =
+        std::env::current_dir().map_err(|error| format!("failed to find the working directory: {error}"))?;
+    let wish = Wish::new(&args, &environment, &cwd)?;
+    let setup = setup(&mut args, environment, cwd)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(|error| format!("failed to start the runtime: {error}"))?;
-    let code = runtime.block_on(serve(args, setup));
+    let code = runtime.block_on(serve(args, setup, wish));
     // A thread that waits for a file or a name must not keep the process.
     runtime.shutdown_background();
     code
 }
 
-async fn serve(args: Args, setup: Setup) -> Result<ExitCode, Complaint> {
+async fn serve(args: Args, mut setup: Setup, wish: Wish) -> Result<ExitCode, Complaint> {
     let mut terminate = on(SignalKind::terminate())?;
     let mut stops = on(SignalKind::interrupt())?;
     let (output, written) =
         Output::to(std::io::stdout()).map_err(|error| format!("failed to start a thread: {error}"))?;
+    match wish.fulfil().await? {
+        Ok(conversation) => setup.options.conversation = conversation,
+        Err(missing) => {
+            let result = missing.into_result().to_value();
+            if args.output != OutputFormat::Text {
+                // Nobody may be reading.
+                let _ = output.frame(result).await;
+            }
+            drop(output);
+            let _ = written.await;
+            return Ok(ExitCode::FAILURE);
+        }
+    }
     let ended = if args.stream_input {
         let input = lines::read(std::io::BufReader::new(std::io::stdin()));
         let mut input = input.map_err(|error| format!("failed to start a thread: {error}"))?;
@@ -148,7 +167,7 @@ async fn prompt_from_stdin() -> Result<String, Complaint> {
     Ok(text)
 }
 
-fn setup(args: &mut Args, environment: Environment) -> Result<Setup, Complaint> {
+fn setup(args: &mut Args, environment: Environment, cwd: PathBuf) -> Result<Setup, Complaint> {
     let system_prompt_given = args.system_prompt.is_some() || args.system_prompt_file.is_some();
     let system_prompt = match (args.system_prompt.take(), args.system_prompt_file.take()) {
         (Some(text), _) => SystemPrompt::Text(vec![text]),
@@ -168,8 +187,6 @@ fn setup(args: &mut Args, environment: Environment) -> Result<Setup, Complaint> 
         return Err("bypassPermissions is not for root: use another user, or set IS_SANDBOX=1 in a sandbox"
             .to_owned());
     }
-    let cwd =
-        std::env::current_dir().map_err(|error| format!("failed to find the working directory: {error}"))?;
     let mut env = environment.tools;
     env.push(("CLAUDECODE".to_owned(), "1".to_owned()));
     env.push(("CLAUDE_PROJECT_DIR".to_owned(), cwd.display().to_string()));
@@ -205,6 +222,7 @@ fn setup(args: &mut Args, environment: Environment) -> Result<Setup, Complaint> 
         session_state_events: args.stream_input,
         api_key_source: environment.api_key_source.to_owned(),
         session_id: args.session_id.take(),
+        continue_interrupted: environment.resume_interrupted,
         ..Options::default()
     };
     Ok(Setup { options, system_prompt_given, ask_host: args.ask_host && !args.never_ask })

@@ -7,8 +7,8 @@ use wardian_protocol::frame::ModelUsage;
 use wardian_protocol::usage::{CacheCreation, ServerToolUse};
 use wardian_protocol::{NanoUsd, Usage};
 
-/// Counts over the life of a query.
-#[derive(Debug, Default)]
+/// Counts over the life of a conversation.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Meter {
     by_model: BTreeMap<String, ModelUsage>,
     total: NanoUsd,
@@ -37,6 +37,12 @@ impl Meter {
             let basis = if cost.unpriced { "unknown" } else { "list" };
             entry.extra.insert("costBasis".to_owned(), basis.into());
         }
+    }
+
+    /// Goes on from what was counted before.
+    pub(crate) fn restore(&mut self, total: NanoUsd, by_model: BTreeMap<String, ModelUsage>) {
+        self.total = total;
+        self.by_model = by_model;
     }
 
     /// What the query has cost.

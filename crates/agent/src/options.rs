@@ -11,6 +11,7 @@ use wardian_protocol::NanoUsd;
 use crate::hook::PreToolUseHook;
 use crate::permission::CanUseTool;
 use crate::tool::{Tool, ToolLimits};
+use crate::transcript::Conversation;
 
 /// How a query is set up; the names are the Agent SDK's.
 #[derive(Clone)]
@@ -70,8 +71,13 @@ pub struct Options {
     pub session_state_events: bool,
     /// What `system/init` says of where the key came from (`ANTHROPIC_API_KEY`, `none`, `user`, …).
     pub api_key_source: String,
-    /// The session's id, a UUID; default: a fresh one.
+    /// The session's id, a UUID; default: the conversation's, or a fresh one.
     pub session_id: Option<String>,
+    /// Where the conversation is kept, and what was said before; none: nowhere, and nothing.
+    pub conversation: Option<Conversation>,
+    /// Whether a turn that did not come to its end is taken to it before the first prompt. Else its open calls are told
+    /// to the model as interrupted, with the next prompt.
+    pub continue_interrupted: bool,
     /// Reads the wall clock: for timestamps, dated prices and `retry-after` dates.
     pub clock: fn() -> jiff::Timestamp,
 }
@@ -107,6 +113,8 @@ impl Default for Options {
             session_state_events: false,
             api_key_source: "user".to_owned(),
             session_id: None,
+            conversation: None,
+            continue_interrupted: false,
             clock: system_clock,
         }
     }

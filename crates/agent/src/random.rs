@@ -1,7 +1,8 @@
 //! Ids and chance, from the system.
 
-/// A fresh UUID, version 4.
-pub(crate) fn uuid() -> String {
+/// Makes a UUID, version 4.
+#[must_use]
+pub fn uuid() -> String {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system gives random bytes once it is up");
     bytes[6] = bytes[6] & 0x0f | 0x40;

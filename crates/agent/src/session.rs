@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wardian_ledger::PriceTable;
 use wardian_policy::{PermissionMode, Policy, Rule};
-use wardian_protocol::{ContentBlock, MessageParam};
+use wardian_protocol::MessageParam;
 
 use crate::authorise::{Live, lock, resolve};
 use crate::client::Client;
@@ -19,6 +19,8 @@ use crate::meter::Meter;
 use crate::query::{Command, text_prompt};
 use crate::state::Limits;
 use crate::tool::{ReadLog, Tool, ToolContext};
+use crate::transcript::{Conversation, Found, OpenReply};
+use crate::turn::Cause;
 use crate::{
     CanUseTool, Error, Interrupted, Message, Options, Prompt, RetryPolicy, SystemPrompt, Thinking, ToolSet,
     UserMessage, random, tools, words,
@@ -75,6 +77,8 @@ impl Setup {
 pub(crate) struct Session {
     pub(crate) setup: Setup,
     pub(crate) history: Vec<MessageParam>,
+    /// The reply that a turn before a restart did not get past.
+    pub(crate) open: Option<OpenReply>,
     pub(crate) meter: Meter,
     pub(crate) results: u64,
 }
@@ -82,18 +86,27 @@ pub(crate) struct Session {
 /// Runs a query until it has no more prompts, or is cancelled.
 pub(crate) async fn run(
     prompt: Prompt,
-    options: Options,
+    mut options: Options,
     messages: mpsc::Sender<Result<Message, Error>>,
     commands: mpsc::Receiver<Command>,
     cancel: CancellationToken,
 ) {
-    let session_id = options.session_id.clone().unwrap_or_else(random::uuid);
-    let out = Out { sender: messages, session_id, clock: options.clock };
+    let conversation = options.conversation.take();
+    let kept_id = conversation.as_ref().map(|conversation| conversation.session_id().to_owned());
+    let out = Out {
+        sender: messages,
+        session_id: options.session_id.clone().or(kept_id).unwrap_or_else(random::uuid),
+        clock: options.clock,
+        cwd: options.cwd.clone(),
+        journal: conversation.as_ref().and_then(|conversation| conversation.journal.clone()),
+    };
+    if let Some(journal) = &out.journal {
+        journal.seal_with(cancel.clone());
+    }
+    let found = conversation.map(Conversation::into_found).unwrap_or_default();
+    let resumes = options.continue_interrupted && found.interrupted;
     match set_up(options, out.clone()).await {
-        Ok(setup) => {
-            let session = Session { setup, history: Vec::new(), meter: Meter::default(), results: 0 };
-            session.run(Inbox::new(prompt), commands, cancel).await;
-        }
+        Ok(setup) => Session::new(setup, found).run(Inbox::new(prompt), resumes, commands, cancel).await,
         Err(error) => {
             let _ = out.sender.send(Err(error)).await;
         }
@@ -101,17 +114,31 @@ pub(crate) async fn run(
 }
 
 impl Session {
+    fn new(setup: Setup, found: Found) -> Self {
+        let Found { history, open, meter, .. } = found;
+        Self { setup, history, open, meter, results: 0 }
+    }
+
+    /// Takes turns until there are no more prompts. `resumes`: the first is the one that a restart interrupted.
     async fn run(
         mut self,
         mut inbox: Inbox,
+        resumes: bool,
         mut commands: mpsc::Receiver<Command>,
         cancel: CancellationToken,
     ) {
         let live = Arc::clone(&self.setup.live);
+        let mut first = resumes.then_some(Cause::Restart);
         loop {
-            let Some(prompt) = inbox.next(&mut commands, &live, &cancel).await else { return };
+            let cause = match first.take() {
+                Some(cause) => cause,
+                None => match inbox.next(&mut commands, &live, &cancel).await {
+                    Some(prompt) => Cause::Prompt(Box::new(prompt)),
+                    None => return,
+                },
+            };
             let stop = cancel.child_token();
-            let turn = self.turn(prompt, &stop);
+            let turn = self.turn(cause, &stop);
             let mut turn = std::pin::pin!(turn);
             loop {
                 tokio::select! {
@@ -214,7 +241,7 @@ impl Inbox {
     }
 }
 
-async fn set_up(options: Options, out: Out) -> Result<Setup, Error> {
+async fn set_up(options: Options, mut out: Out) -> Result<Setup, Error> {
     let client = Client::new(&options.api)?;
     let cwd = directory(&options.cwd).await?;
     let mut additional_directories = Vec::new();
@@ -238,9 +265,11 @@ async fn set_up(options: Options, out: Out) -> Result<Setup, Error> {
         reads: ReadLog::default(),
         output_dir,
         limits: Arc::new(options.tool_limits.clone()),
+        tool_use_id: String::new(),
         cancel: CancellationToken::new(),
         cwd,
     };
+    out.cwd.clone_from(&context.cwd);
     Ok(Setup {
         system: system(&options, &context, &additional_directories, (out.clock)()),
         out,
@@ -327,17 +356,4 @@ fn system(options: &Options, context: &ToolContext, more: &[PathBuf], now: jiff:
 pub(crate) fn file_name(text: &str) -> String {
     let name = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
     text.chars().take(80).map(name).collect()
-}
-
-/// What is said at the beginning of a turn: answers to calls that an earlier turn left open, then the prompt.
-pub(crate) fn opening(history: &[MessageParam], prompt: Vec<ContentBlock>) -> Vec<ContentBlock> {
-    let open = history.last().filter(|message| message.role == wardian_protocol::Role::Assistant);
-    let answers = open.into_iter().flat_map(|message| &message.content).filter_map(|block| match block {
-        ContentBlock::ToolUse { id, .. } => Some(ContentBlock::tool_result(id.clone(), words::NOT_RUN, true)),
-        ContentBlock::Text { .. }
-        | ContentBlock::Thinking { .. }
-        | ContentBlock::ToolResult { .. }
-        | ContentBlock::Other(_) => None,
-    });
-    answers.chain(prompt).collect()
 }

@@ -62,6 +62,8 @@ pub(crate) enum End {
     AbortedTools,
     HookStopped,
     Deferred,
+    /// The conversation could not be kept.
+    Unkept,
 }
 
 impl Limits {
@@ -122,7 +124,7 @@ impl End {
         match self {
             Self::MaxTurns => "error_max_turns",
             Self::Budget => "error_max_budget_usd",
-            Self::AbortedStreaming | Self::AbortedTools => "error_during_execution",
+            Self::AbortedStreaming | Self::AbortedTools | Self::Unkept => "error_during_execution",
             // An API error is a success with `is_error`: odd, but what every client of the protocol expects.
             Self::Completed
             | Self::ApiError
@@ -149,6 +151,7 @@ impl End {
             Self::AbortedTools => "aborted_tools",
             Self::HookStopped => "hook_stopped",
             Self::Deferred => "tool_deferred",
+            Self::Unkept => "session_writes_lost",
         }
     }
 
@@ -163,6 +166,9 @@ impl End {
             }
             Self::AbortedStreaming => vec!["the turn was interrupted while the model replied".to_owned()],
             Self::AbortedTools => vec!["the turn was interrupted while tools ran".to_owned()],
+            Self::Unkept => {
+                vec!["failed to keep the conversation: its transcript cannot be written".to_owned()]
+            }
             Self::Completed
             | Self::ApiError
             | Self::Refused

@@ -21,6 +21,11 @@ pub trait Tool: Send + Sync {
     fn is_read_only(&self) -> bool {
         false
     }
+    /// Whether whoever runs it knows, by the call's id, what it has already done: then a call may be made again after a
+    /// restart. Others are never run twice.
+    fn is_repeatable(&self) -> bool {
+        false
+    }
     /// Does it. A failure is a [`ToolOutput`] that the model can act on. When `context.cancel` fires the tool ends
     /// what it started and returns soon.
     fn call<'a>(&'a self, input: Value, context: &'a ToolContext) -> BoxFuture<'a, ToolOutput>;
@@ -71,6 +76,8 @@ pub struct ToolContext {
     pub output_dir: PathBuf,
     /// Limits of the tools.
     pub limits: Arc<ToolLimits>,
+    /// The call's id.
+    pub tool_use_id: String,
     /// Fires when the turn is stopped.
     pub cancel: CancellationToken,
 }

@@ -1,8 +1,10 @@
 //! One turn: a prompt, the model's replies, the tools that they call, the result. What comes next is decided in
 //! [`crate::state`]; here it is done.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -10,15 +12,32 @@ use wardian_protocol::frame::PermissionDenial;
 use wardian_protocol::{ContentBlock, MessageParam, Role};
 
 use crate::authorise::lock;
-use crate::call::{Called, Partial, Spending, Whole, call_model};
+use crate::call::{Called, Partial, Spending, Whole, call_model, hooks_on};
 use crate::client::Failure;
-use crate::execute::{ToolsEnd, run_tools};
+use crate::execute::{Past, ToolsEnd, run_tools};
 use crate::frames::{PROTOCOL_VERSION, one_block, presentable};
 use crate::meter::no_usage;
 use crate::request::{Parts, body, without_breakpoints};
-use crate::session::{Session, opening};
+use crate::session::Session;
 use crate::state::{End, Progress, ReplyFacts, Step};
+use crate::transcript::{OpenReply, calls};
 use crate::{Message, ResultMessage, UserMessage, random, words};
+
+/// What a turn begins with.
+pub(crate) enum Cause {
+    Prompt(Box<UserMessage>),
+    /// Nothing new: a restart interrupted it.
+    Restart,
+}
+
+/// A reply to act on.
+struct Ahead {
+    whole: Box<Whole>,
+    /// What its calls came to before a restart.
+    past: Past,
+    /// It is kept already, and counted.
+    is_known: bool,
+}
 
 /// What a turn has come to so far.
 struct Turn {
@@ -34,7 +53,7 @@ struct Turn {
 
 impl Session {
     /// Takes a turn and gives its messages, from `system/init` to the result.
-    pub(crate) async fn turn(&mut self, prompt: UserMessage, stop: &CancellationToken) {
+    pub(crate) async fn turn(&mut self, cause: Cause, stop: &CancellationToken) {
         let mut turn = Turn {
             began: Instant::now(),
             progress: Progress::default(),
@@ -48,31 +67,51 @@ impl Session {
             self.setup.out.state("running").await;
         }
         self.setup.out.system("init", self.init_fields()).await;
-        let mut content = prompt.message.content;
-        without_breakpoints(&mut content);
-        let content = opening(&self.history, content);
-        self.history.push(MessageParam::new(Role::User, content));
-        let end = self.drive(&mut turn, stop).await;
+        let reply = match cause {
+            Cause::Restart => self.open.take(),
+            Cause::Prompt(prompt) => {
+                self.settle().await;
+                self.hear_prompt(*prompt).await;
+                None
+            }
+        };
+        let mut end = self.drive(&mut turn, reply, stop).await;
+        if self.setup.out.lost().is_some() {
+            end = End::Unkept;
+        }
         self.give_result(turn, end).await;
         if self.setup.state_events {
             self.setup.out.state("idle").await;
         }
     }
 
-    async fn drive(&mut self, turn: &mut Turn, stop: &CancellationToken) -> End {
+    /// `reply`: the one that a restart left open.
+    async fn drive(&mut self, turn: &mut Turn, reply: Option<OpenReply>, stop: &CancellationToken) -> End {
         let limits = self.setup.limits;
+        let mut ahead = match reply {
+            Some(reply) => Some(self.reopen(reply, stop).await),
+            None => None,
+        };
         loop {
-            if let Some(end) = limits.before_call(self.meter.total()) {
-                return end;
+            if self.setup.out.lost().is_some() {
+                return End::Unkept;
             }
-            let whole = match self.call(turn, stop).await {
-                Called::Replied(whole) => whole,
-                Called::Failed(failure) => return self.api_error(turn, &failure).await,
-                Called::Interrupted(partial) => return self.interrupted(turn, partial).await,
+            let Ahead { whole, past, is_known } = match ahead.take() {
+                Some(ahead) => ahead,
+                None => {
+                    if let Some(end) = limits.before_call(self.meter.total()) {
+                        return end;
+                    }
+                    match self.call(turn, stop).await {
+                        Called::Replied(whole) => Ahead { whole, past: Past::default(), is_known: false },
+                        Called::Failed(failure) => return self.api_error(turn, &failure).await,
+                        Called::Interrupted(partial) => return self.interrupted(turn, partial).await,
+                    }
+                }
             };
-            match self.take_in(turn, &whole) {
+            match self.take_in(turn, &whole, is_known).await {
                 Step::RunTools => {
-                    if let Some(end) = self.run_tools(turn, whole, stop).await {
+                    if let Some(end) = self.run_tools(turn, whole, past, stop).await {
                         return end;
                     }
                 }
@@ -84,7 +123,7 @@ impl Session {
     }
 
     async fn call(&mut self, turn: &mut Turn, stop: &CancellationToken) -> Called {
-        let Self { setup, history, meter, results: _ } = self;
+        let Self { setup, history, meter, open: _, results: _ } = self;
         let model = lock(&setup.live).model.clone();
         let write = |max_tokens| {
             body(&Parts {
@@ -101,7 +140,32 @@ impl Session {
         call_model(setup, meter, &mut turn.spending, setup.max_tokens(&model), write, stop).await
     }
 
-    fn take_in(&mut self, turn: &mut Turn, whole: &Whole) -> Step {
+    /// Makes the reply that a restart left open one to act on: its hooks run again, for nobody knows what they said.
+    async fn reopen(&self, reply: OpenReply, stop: &CancellationToken) -> Ahead {
+        let OpenReply { content, stop_reason, answered, started } = reply;
+        let past = Past { started, answered };
+        let open = content.iter().filter(|block| !past.settles(block));
+        let hooks = open.filter_map(|block| hooks_on(&self.setup, block)).collect::<Vec<_>>();
+        let verdicts = tokio::select! {
+            biased;
+            () = stop.cancelled() => HashMap::new(),
+            verdicts = join_all(hooks) => verdicts.into_iter().collect(),
+        };
+        let message = wardian_protocol::Message {
+            id: String::new(),
+            kind: "message".to_owned(),
+            role: Role::Assistant,
+            model: String::new(),
+            content,
+            stop_reason,
+            stop_sequence: None,
+            usage: no_usage(),
+            extra: wardian_protocol::JsonMap::new(),
+        };
+        Ahead { whole: Box::new(Whole { message, verdicts }), past, is_known: true }
+    }
+
+    async fn take_in(&mut self, turn: &mut Turn, whole: &Whole, is_known: bool) -> Step {
         let reply = &whole.message;
         let tool_calls =
             reply.content.iter().filter(|block| matches!(block, ContentBlock::ToolUse { .. })).count();
@@ -111,8 +175,12 @@ impl Session {
             ReplyFacts { stop_reason: reply.stop_reason.as_deref(), tool_calls, spent: self.meter.total() };
         let step = turn.progress.after_reply(self.setup.limits, &facts);
         // What was refused would be refused again if it stayed in the conversation; an empty message the API refuses.
-        if step != Step::End(End::Refused) && !reply.content.is_empty() {
+        let keep = step != Step::End(End::Refused) && !reply.content.is_empty();
+        if keep {
             self.remember(&reply.content);
+        }
+        if !is_known {
+            self.setup.out.keep_reply_end(keep, reply.stop_reason.as_deref(), &self.meter).await;
         }
         step
     }
@@ -126,14 +194,17 @@ impl Session {
         &mut self,
         turn: &mut Turn,
         whole: Box<Whole>,
+        past: Past,
         stop: &CancellationToken,
     ) -> Option<End> {
-        let executed = run_tools(&self.setup, &whole.message, whole.verdicts, stop).await;
+        let executed = run_tools(&self.setup, &whole.message, whole.verdicts, past, stop).await;
         turn.progress.user_messages += executed.messages;
         turn.denials.extend(executed.denials);
-        let mut content = executed.results;
-        content.extend(executed.context.into_iter().map(ContentBlock::text));
-        self.history.push(MessageParam::new(Role::User, content));
+        let context: Vec<ContentBlock> = executed.context.into_iter().map(ContentBlock::text).collect();
+        if !context.is_empty() {
+            self.setup.out.keep_context(context.clone()).await;
+        }
+        self.hear(executed.results.into_iter().chain(context).collect());
         match executed.ended {
             ToolsEnd::Done => turn.progress.after_tools(self.setup.limits),
             ToolsEnd::Interrupted => {
@@ -153,17 +224,65 @@ impl Session {
         let block = ContentBlock::text(text);
         self.setup.out.user(vec![block.clone()], None, true).await;
         turn.progress.user_messages += 1;
+        self.hear(vec![block]);
+    }
+
+    /// Adds to what the user's side says.
+    fn hear(&mut self, content: Vec<ContentBlock>) {
         match self.history.last_mut() {
             // Two user messages in a row would be one to the API; make them one, so that the next request agrees.
-            Some(last) if last.role == Role::User => last.content.push(block),
-            Some(_) | None => self.history.push(MessageParam::new(Role::User, vec![block])),
+            Some(last) if last.role == Role::User => last.content.extend(content),
+            Some(_) | None => self.history.push(MessageParam::new(Role::User, content)),
         }
+    }
+
+    async fn hear_prompt(&mut self, prompt: UserMessage) {
+        let mut content = prompt.message.content;
+        without_breakpoints(&mut content);
+        let uuid = prompt.uuid.unwrap_or_else(random::uuid);
+        let mode = lock(&self.setup.live).policy.mode.as_str();
+        let message = MessageParam::new(Role::User, content);
+        // Where it cannot be kept the turn ends before anything is done.
+        let _ = self.setup.out.keep_prompt(&uuid, &message, mode).await;
+        self.hear(message.content);
+    }
+
+    /// Answers the calls that an earlier turn, or a restart, left open: they are not run. Gives how many there were.
+    async fn settle(&mut self) -> u64 {
+        let mut past = Past::default();
+        if let Some(OpenReply { content, started, answered, stop_reason: _ }) = self.open.take() {
+            self.history.push(MessageParam::new(Role::Assistant, content));
+            past = Past { started, answered };
+        }
+        let last = self.history.last().filter(|last| last.role == Role::Assistant);
+        let calls: Vec<String> =
+            last.map(|last| calls(&last.content).map(str::to_owned).collect()).unwrap_or_default();
+        let mut results = Vec::new();
+        let mut given = 0;
+        for id in calls {
+            if let Some(result) = past.answered.remove(&id) {
+                results.push(result);
+                continue;
+            }
+            let text =
+                if past.started.contains(&id) { words::INTERRUPTED_BY_RESTART } else { words::NOT_RUN };
+            let result = ContentBlock::tool_result(id, text, true);
+            let note = Value::String(format!("Error: {text}"));
+            self.setup.out.user(vec![result.clone()], Some(note), false).await;
+            results.push(result);
+            given += 1;
+        }
+        if !results.is_empty() {
+            self.hear(results);
+        }
+        given
     }
 
     async fn api_error(&mut self, turn: &mut Turn, failure: &Failure) -> End {
         turn.result = failure.describe();
         turn.stop_reason = Some("stop_sequence".to_owned());
         turn.api_error_status = failure.status();
+        self.setup.out.keep_reply_end(false, None, &self.meter).await;
         let request_id = failure.request_id.as_deref();
         self.setup.out.synthetic(&turn.result, failure.assistant_error(), request_id).await;
         End::ApiError
@@ -180,7 +299,8 @@ impl Session {
             | End::AbortedStreaming
             | End::AbortedTools
             | End::HookStopped
-            | End::Deferred => return end,
+            | End::Deferred
+            | End::Unkept => return end,
         };
         text.clone_into(&mut turn.result);
         self.setup.out.synthetic(text, "invalid_request", None).await;
@@ -189,6 +309,9 @@ impl Session {
 
     /// Ends a turn that was stopped while the model replied: what it had said stays said, its calls are not run.
     async fn interrupted(&mut self, turn: &mut Turn, partial: Option<Box<Partial>>) -> End {
+        if partial.is_none() {
+            self.setup.out.keep_reply_end(false, None, &self.meter).await;
+        }
         if let Some(partial) = partial {
             let Partial { message, given, begun } = *partial;
             for block in message.content.iter().skip(given) {
@@ -198,19 +321,13 @@ impl Session {
             if self.setup.include_partial_messages {
                 self.close_stream(&message.id, given, begun).await;
             }
-            if !message.content.is_empty() {
+            let keep = !message.content.is_empty();
+            if keep {
                 self.remember(&message.content);
             }
+            self.setup.out.keep_reply_end(keep, message.stop_reason.as_deref(), &self.meter).await;
         }
-        let answers = opening(&self.history, Vec::new());
-        if !answers.is_empty() {
-            for answer in &answers {
-                let note = Value::String(format!("Error: {}", words::NOT_RUN));
-                self.setup.out.user(vec![answer.clone()], Some(note), false).await;
-                turn.progress.user_messages += 1;
-            }
-            self.history.push(MessageParam::new(Role::User, answers));
-        }
+        turn.progress.user_messages += self.settle().await;
         self.say(turn, words::INTERRUPTED).await;
         End::AbortedStreaming
     }
@@ -252,7 +369,9 @@ impl Session {
         result.extra.insert("api_error_status".to_owned(), turn.api_error_status.into());
         result.extra.insert("result_index".to_owned(), self.results.into());
         self.results += 1;
-        self.setup.out.send(Message::Result(Box::new(result))).await;
+        let result = Message::Result(Box::new(result));
+        self.setup.out.keep_turn_end(&result).await;
+        self.setup.out.send(result).await;
     }
 
     fn init_fields(&self) -> Value {

@@ -22,6 +22,11 @@ pub(crate) const STOPPED: &str = "The user stopped this call while it ran. What 
 /// Answers a call that never ran because the turn ended first.
 pub(crate) const NOT_RUN: &str = "This call was not run: the turn ended before it.";
 
+/// Answers a call that was under way when the process died.
+pub(crate) const INTERRUPTED_BY_RESTART: &str = "This call was interrupted by a restart while it ran. Whether it took \
+    effect, wholly or in part, is not known, and it was not run again. Look at what is there before you build on it or \
+    repeat it.";
+
 /// Answers a call that the user refused together with the turn.
 pub(crate) const REFUSED_AND_STOPPED: &str =
     "The user refused this call and stopped the turn. Nothing was done. Wait for what the user says.";

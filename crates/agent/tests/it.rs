@@ -19,5 +19,7 @@ mod process;
 mod steering;
 #[path = "it/support.rs"]
 mod support;
+#[path = "it/transcripts.rs"]
+mod transcripts;
 #[path = "it/turns.rs"]
 mod turns;

@@ -44,6 +44,7 @@ impl Place {
             reads: ReadLog::default(),
             output_dir: root.join("outputs"),
             limits: Arc::new(limits),
+            tool_use_id: String::new(),
             cancel: CancellationToken::new(),
         };
         Self { _folder: folder, cwd, context, tools: builtin() }

@@ -438,10 +438,12 @@ async fn one_prompt_on_the_command_line() {
 async fn flags_are_refused_by_name_before_anything_is_asked() {
     for (args, root, expected) in [
         (&["--x"][..], false, "error: unknown option '--x'\n"),
+        (&["--resume=11111111-2222-3333-4444-555555555555", "-p", "hi"], false, "No conversation found with"),
+        (&["--continue", "-p", "hi"], false, "No conversation found to continue"),
         (
-            &["--resume=11111111-2222-3333-4444-555555555555", "-p", "hi"],
+            &["-c", "--session-id=11111111-2222-3333-4444-555555555555", "-p", "hi"],
             false,
-            "'--resume' is not supported",
+            "'--session-id' names a new session",
         ),
         (&["--input-format=stream-json"], false, "needs --output-format stream-json"),
         (&["--settings", "{\"hooks\":{\"Stop\":[1]}}", "-p", "hi"], false, "the setting 'hooks'"),

@@ -22,13 +22,18 @@ pub struct Agent {
 
 /// The program in a folder, with what it needs to reach the model.
 pub fn command(server: &Server, cwd: &Path, args: &[&str]) -> Command {
+    at(&server.base_url(), cwd, args)
+}
+
+/// The same for a model at an address.
+pub fn at(base_url: &str, cwd: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wardian-agent"));
     command
         .args(args)
         .current_dir(cwd)
         .env_clear()
         .envs([("PATH", "/usr/bin:/bin"), ("ANTHROPIC_API_KEY", "sk-ant-binary"), ("IS_SANDBOX", "1")])
-        .env("ANTHROPIC_BASE_URL", server.base_url())
+        .env("ANTHROPIC_BASE_URL", base_url)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -39,7 +44,19 @@ pub fn command(server: &Server, cwd: &Path, args: &[&str]) -> Command {
 impl Agent {
     pub fn start(server: &Server, cwd: &Path, more: &[&str]) -> Self {
         let args: Vec<&str> = STREAM.iter().chain(more).copied().collect();
-        let mut child = command(server, cwd, &args).spawn().unwrap();
+        Self::spawn(command(server, cwd, &args))
+    }
+
+    /// One that keeps its conversations in `kept`, and takes interrupted turns up again.
+    pub fn keeping(base_url: &str, cwd: &Path, kept: &Path, more: &[&str]) -> Self {
+        let args: Vec<&str> = STREAM.iter().chain(more).copied().collect();
+        let mut command = at(base_url, cwd, &args);
+        command.env("CLAUDE_CONFIG_DIR", kept).env("CLAUDE_CODE_RESUME_INTERRUPTED_TURN", "1");
+        Self::spawn(command)
+    }
+
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { stdin: child.stdin.take(), child, lines }
     }

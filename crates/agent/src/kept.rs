@@ -1,0 +1,101 @@
+//! The conversation that the program is to have, by its flags: a new one, one taken up again, or one that is not kept.
+
+use wardian_agent::{Conversation, Error, Transcripts, new_session_id};
+use wardian_protocol::frame::{ResultMessage, SdkMessage};
+
+use crate::args::{Args, Complaint};
+use crate::env::Environment;
+
+/// What the flags and the environment say of it.
+#[derive(Debug, Default)]
+pub struct Wish {
+    transcripts: Option<Transcripts>,
+    session_id: Option<String>,
+    resume: Option<String>,
+    newest: bool,
+    keep_nothing: bool,
+}
+
+/// The conversation asked for is not there.
+#[derive(Debug)]
+pub struct Missing {
+    session_id: Option<String>,
+    complaint: String,
+}
+
+impl Wish {
+    /// Reads the flags.
+    pub fn new(args: &Args, environment: &Environment, cwd: &std::path::Path) -> Result<Self, Complaint> {
+        let resumes = args.resume.is_some() || args.resume_newest;
+        if resumes && args.session_id.is_some() {
+            return Err(
+                "option '--session-id' names a new session; with '--resume' or '--continue' the old one \
+                keeps its id"
+                    .to_owned(),
+            );
+        }
+        Ok(Self {
+            transcripts: environment.config_dir.as_deref().map(|config| Transcripts::of(config, cwd)),
+            session_id: args.session_id.clone(),
+            resume: args.resume.clone(),
+            newest: args.resume_newest,
+            keep_nothing: args.keep_nothing,
+        })
+    }
+
+    /// Finds or begins it. `None`: it is not kept.
+    pub async fn fulfil(self) -> Result<Result<Option<Conversation>, Missing>, Complaint> {
+        let told = |error: Error| format!("failed to {error}");
+        let wanted = match (&self.resume, self.newest, &self.transcripts) {
+            (Some(id), _, _) => Some(id.clone()),
+            (None, true, Some(transcripts)) => match transcripts.newest().await {
+                Some(id) => Some(id),
+                None => return Ok(Err(Missing::newest())),
+            },
+            (None, true, None) => return Ok(Err(Missing::newest())),
+            (None, false, _) => None,
+        };
+        if let Some(id) = wanted {
+            let found = match &self.transcripts {
+                Some(transcripts) => transcripts.resume(&id).await.map_err(told)?,
+                None => None,
+            };
+            let found = found.map(|found| if self.keep_nothing { found.unkept() } else { found });
+            return Ok(found.map(Some).ok_or_else(|| Missing::id(id)));
+        }
+        let Some(transcripts) = self.transcripts.filter(|_| !self.keep_nothing) else { return Ok(Ok(None)) };
+        match transcripts.begin(self.session_id.clone()).await {
+            Ok(conversation) => Ok(Ok(Some(conversation))),
+            // Who names a session means to find it again; the others lose nothing that they asked for.
+            Err(error) if self.session_id.is_some() => Err(told(error)),
+            Err(error) => {
+                eprintln!("warning: no transcript is kept: failed to {error}");
+                Ok(Ok(None))
+            }
+        }
+    }
+}
+
+impl Missing {
+    fn id(id: String) -> Self {
+        let complaint = format!("No conversation found with session ID: {id}");
+        Self { session_id: Some(id), complaint }
+    }
+
+    fn newest() -> Self {
+        Self { session_id: None, complaint: "No conversation found to continue".to_owned() }
+    }
+
+    /// What hosts are told: a result, as of a turn that could not begin. Programs compare its text.
+    pub fn into_result(self) -> SdkMessage {
+        eprintln!("{}", self.complaint);
+        SdkMessage::Result(Box::new(ResultMessage {
+            subtype: "error_during_execution".to_owned(),
+            is_error: true,
+            session_id: self.session_id.unwrap_or_else(new_session_id),
+            errors: vec![self.complaint],
+            uuid: Some(new_session_id()),
+            ..ResultMessage::default()
+        }))
+    }
+}

@@ -1,0 +1,134 @@
+//! Appends lines to a conversation's file. A line is one write; what cannot be written whole ends the writing.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::file::{self, Folder};
+
+/// The file of one conversation.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    folder: Folder,
+    path: PathBuf,
+    file: tokio::sync::Mutex<Option<Arc<File>>>,
+    last_uuid: Mutex<Option<String>>,
+    /// The file ends within a line: the next one begins on its own.
+    cut: AtomicBool,
+    /// Why nothing is written any more.
+    failure: OnceLock<String>,
+    /// Fires when the process is to end: what happens then is for whoever resumes.
+    sealed: OnceLock<CancellationToken>,
+}
+
+/// A line was not written, so what it tells must not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unkept;
+
+impl Journal {
+    pub(super) fn new(
+        folder: Folder,
+        path: PathBuf,
+        file: Option<Arc<File>>,
+        last_uuid: Option<String>,
+    ) -> Self {
+        Self {
+            folder,
+            path,
+            file: tokio::sync::Mutex::new(file),
+            last_uuid: Mutex::new(last_uuid),
+            cut: AtomicBool::new(false),
+            failure: OnceLock::new(),
+            sealed: OnceLock::new(),
+        }
+    }
+
+    /// Begins the next line on its own: the last one was cut.
+    pub(super) fn mend(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes nothing any more once this fires.
+    pub(crate) fn seal_with(&self, end: CancellationToken) {
+        // A conversation has one query.
+        let _ = self.sealed.set(end);
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Why nothing can be kept any more.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    /// The id that the next message follows; it is followed by `uuid` next.
+    pub(super) fn follow(&self, uuid: &str) -> Option<String> {
+        self.last_uuid.lock().unwrap_or_else(PoisonError::into_inner).replace(uuid.to_owned())
+    }
+
+    /// Appends a line and waits until the system has it.
+    pub(super) async fn append(&self, line: &Value) -> Result<(), Unkept> {
+        let mut slot = self.file.lock().await;
+        if self.failure.get().is_some() || self.sealed.get().is_some_and(CancellationToken::is_cancelled) {
+            return Err(Unkept);
+        }
+        let mut text = String::new();
+        if self.cut.swap(false, Ordering::Relaxed) {
+            text.push('\n');
+        }
+        text.push_str(&line.to_string());
+        text.push('\n');
+        let (file, folder, name) = (slot.clone(), self.folder.clone(), self.path.file_name());
+        let name = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let write = move || -> io::Result<Arc<File>> {
+            let file = match file {
+                Some(file) => file,
+                None => begin(&folder, &name)?,
+            };
+            write_whole(&file, text.as_bytes())?;
+            Ok(file)
+        };
+        let written = match tokio::task::spawn_blocking(write).await {
+            Ok(written) => written,
+            Err(error) => Err(io::Error::other(error)),
+        };
+        match written {
+            Ok(file) => {
+                *slot = Some(file);
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(%error, path = %self.path.display(), "the transcript cannot be written");
+                let _ = self.failure.set(error.to_string());
+                Err(Unkept)
+            }
+        }
+    }
+}
+
+fn begin(folder: &Folder, name: &str) -> io::Result<Arc<File>> {
+    let file = folder.create(name)?;
+    if !file::lock(&file) {
+        return Err(io::Error::other("another process has taken the transcript"));
+    }
+    Ok(Arc::new(file))
+}
+
+/// A line in one write, so that no other line can come into its middle.
+fn write_whole(mut file: &File, bytes: &[u8]) -> io::Result<()> {
+    loop {
+        match file.write(bytes) {
+            Ok(written) if written == bytes.len() => return Ok(()),
+            Ok(_) => return Err(io::ErrorKind::StorageFull.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The lines of a transcript: how they are written, and what of them is read back.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use wardian_protocol::{ContentBlock, MessageParam, NanoUsd, Role, frame::ModelUsage};
+
+use super::Unkept;
+use crate::frames::{Out, PROTOCOL_VERSION};
+use crate::meter::Meter;
+use crate::random::uuid;
+use crate::{AssistantMessage, Message, UserMessage};
+
+/// Before a call is executed.
+pub(super) const TOOL_STARTED: &str = "wardian_tool_started";
+/// When a reply is over: whether it stays in the conversation, and what all has cost.
+pub(super) const REPLY_ENDED: &str = "wardian_reply_ended";
+/// When a turn is over.
+pub(super) const TURN_ENDED: &str = "wardian_turn_ended";
+/// Structured outputs over this many bytes are left out: they are for who watched, and nothing reads them again.
+const MAX_STRUCTURED_BYTES: usize = 64 * 1024;
+
+/// What is read of a line.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Line<'a> {
+    #[serde(rename = "type")]
+    pub(super) kind: String,
+    pub(super) subtype: Option<String>,
+    pub(super) uuid: Option<String>,
+    #[serde(default, borrow)]
+    pub(super) message: Option<&'a RawValue>,
+    #[serde(default)]
+    pub(super) is_sidechain: bool,
+    #[serde(default)]
+    pub(super) is_prompt: bool,
+    /// Only our own lines have it.
+    #[serde(default)]
+    pub(super) wardian_version: Option<String>,
+    pub(super) tool_use_id: Option<String>,
+    #[serde(default)]
+    pub(super) kept: bool,
+    pub(super) stop_reason: Option<String>,
+    pub(super) total_cost_usd: Option<NanoUsd>,
+    pub(super) model_usage: Option<std::collections::BTreeMap<String, ModelUsage>>,
+    pub(super) result: Option<Value>,
+}
+
+impl Out {
+    /// Keeps a reply's block. An error: it was not kept, and must not be shown.
+    pub(crate) async fn keep_assistant(&self, message: &AssistantMessage) -> Result<(), Unkept> {
+        let mut fields = Map::new();
+        if let Some(id) = message.extra.get("request_id") {
+            fields.insert("requestId".to_owned(), id.clone());
+        }
+        if let Some(error) = &message.error {
+            fields.insert("isApiErrorMessage".to_owned(), true.into());
+            fields.insert("error".to_owned(), error.clone().into());
+        }
+        self.keep("assistant", message.uuid.as_deref().unwrap_or_default(), &message.message, fields).await
+    }
+
+    /// Keeps what was said to the model.
+    pub(crate) async fn keep_user(&self, message: &UserMessage, is_meta: bool) -> Result<(), Unkept> {
+        let mut fields = Map::new();
+        if is_meta {
+            fields.insert("isMeta".to_owned(), true.into());
+        }
+        if let Some(structured) = &message.tool_use_result
+            && structured.to_string().len() <= MAX_STRUCTURED_BYTES
+        {
+            fields.insert("toolUseResult".to_owned(), structured.clone());
+        }
+        self.keep("user", message.uuid.as_deref().unwrap_or_default(), &message.message, fields).await
+    }
+
+    /// Keeps a prompt, under the id that its sender gave it.
+    pub(crate) async fn keep_prompt(
+        &self,
+        uuid: &str,
+        message: &MessageParam,
+        mode: &str,
+    ) -> Result<(), Unkept> {
+        let mut fields = Map::new();
+        fields.insert("permissionMode".to_owned(), mode.into());
+        fields.insert("isPrompt".to_owned(), true.into());
+        self.keep("user", uuid, message, fields).await
+    }
+
+    /// Keeps what hooks said to the model.
+    pub(crate) async fn keep_context(&self, content: Vec<ContentBlock>) {
+        let mut fields = Map::new();
+        fields.insert("isMeta".to_owned(), true.into());
+        // What was not written is found out at the next turn of the loop.
+        let _ = self.keep("user", &uuid(), &MessageParam::new(Role::User, content), fields).await;
+    }
+
+    async fn keep(
+        &self,
+        kind: &str,
+        uuid: &str,
+        message: &(impl Serialize + Sync),
+        more: Map<String, Value>,
+    ) -> Result<(), Unkept> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let mut line = json!({
+            "parentUuid": journal.follow(uuid),
+            "isSidechain": false,
+            "userType": "external",
+            "cwd": self.cwd,
+            "sessionId": self.session_id,
+            "version": PROTOCOL_VERSION,
+            "type": kind,
+            "message": message,
+            "uuid": uuid,
+            "timestamp": self.timestamp(),
+            "wardianVersion": env!("CARGO_PKG_VERSION"),
+        });
+        if let Value::Object(fields) = &mut line {
+            fields.extend(more);
+        }
+        journal.append(&line).await
+    }
+
+    /// Notes that a call is about to be executed: should the process die, it is not executed again.
+    pub(crate) async fn keep_started(&self, tool_use_id: &str) -> Result<(), Unkept> {
+        self.note(TOOL_STARTED, json!({"toolUseId": tool_use_id})).await
+    }
+
+    /// Notes the end of a reply.
+    pub(crate) async fn keep_reply_end(&self, kept: bool, stop_reason: Option<&str>, meter: &Meter) {
+        let fields = json!({
+            "kept": kept,
+            "stopReason": stop_reason,
+            "totalCostUsd": meter.total(),
+            "modelUsage": meter.by_model(),
+        });
+        // What was not written is found out at the next turn of the loop.
+        let _ = self.note(REPLY_ENDED, fields).await;
+    }
+
+    /// Notes the end of a turn.
+    pub(crate) async fn keep_turn_end(&self, result: &Message) {
+        if self.journal.is_some() {
+            let _ = self.note(TURN_ENDED, json!({"result": result})).await;
+        }
+    }
+
+    async fn note(&self, subtype: &str, fields: Value) -> Result<(), Unkept> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let mut line = json!({
+            "type": "system",
+            "subtype": subtype,
+            "sessionId": self.session_id,
+            "timestamp": self.timestamp(),
+        });
+        if let (Value::Object(line), Value::Object(fields)) = (&mut line, fields) {
+            line.extend(fields);
+        }
+        journal.append(&line).await
+    }
+}

@@ -108,7 +108,15 @@ CREATE TABLE session_definitions (
     FOREIGN KEY (org_id, session_id) REFERENCES sessions (org_id, id)
 ) STRICT;
 
--- Rebuilt: an event may have several rows, which share its id and name the first of them.
+-- Sessions that are gone, and of whose log there may be rows yet: a long one is deleted in steps.
+CREATE TABLE deleted_sessions (
+    org_id TEXT NOT NULL,
+    id TEXT NOT NULL,
+    PRIMARY KEY (org_id, id)
+) STRICT, WITHOUT ROWID;
+
+-- Rebuilt: an event may have several rows, which share its id and name the first of them. Rows may outlive their session
+-- for a moment, see above.
 CREATE TABLE new_events (
     org_id TEXT NOT NULL,
     session_id TEXT NOT NULL,
@@ -119,8 +127,7 @@ CREATE TABLE new_events (
     kind TEXT NOT NULL,
     at_us INTEGER NOT NULL CHECK (at_us >= 0),
     payload TEXT NOT NULL, -- JSON
-    PRIMARY KEY (org_id, session_id, seq),
-    FOREIGN KEY (org_id, session_id) REFERENCES sessions (org_id, id)
+    PRIMARY KEY (org_id, session_id, seq)
 ) STRICT;
 
 INSERT INTO new_events (org_id, session_id, seq, first_seq, id, request_id, kind, at_us, payload)
@@ -131,14 +138,13 @@ ALTER TABLE new_events RENAME TO events;
 
 CREATE INDEX events_by_id ON events (org_id, session_id, id, seq);
 
--- Lines of agents as they came: the newest of each session.
+-- Lines of agents as they came: the newest of each session. May outlive it like its events.
 CREATE TABLE session_raw (
     org_id TEXT NOT NULL,
     session_id TEXT NOT NULL,
     number INTEGER NOT NULL CHECK (number >= 1),
     line TEXT NOT NULL,
-    PRIMARY KEY (org_id, session_id, number),
-    FOREIGN KEY (org_id, session_id) REFERENCES sessions (org_id, id)
+    PRIMARY KEY (org_id, session_id, number)
 ) STRICT;
 
 CREATE TABLE idempotent (

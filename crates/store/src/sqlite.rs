@@ -1,9 +1,17 @@
 //! The store in one SQLite file.
 
+mod agent;
+mod environment;
+mod event;
+mod file;
+mod idempotent;
 mod identity;
+mod managed;
 mod migrate;
 mod owner;
+mod query;
 mod reader;
+mod retention;
 mod row;
 mod session;
 #[cfg(test)]
@@ -22,17 +30,20 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use wardian_protocol::{AgentId, EnvironmentId, EventId, FileId, KeyId, OrgId, RequestId, SessionId};
 
+use self::event::{Append, LogPage};
+use self::idempotent::Answer;
+use self::managed::{Commit, Create};
 use self::owner::Owners;
 use self::reader::Readers;
-use self::session::{Append, Begin};
+use self::session::Begin;
 use self::writer::Writer;
 use crate::{
-    AgentQuery, AgentRecord, BeginRun, DeleteEnvironment, DeletedSession, DueSession, EnvironmentQuery,
-    EnvironmentRecord, Error, EventQuery, EventRecord, EventRow, ExpiredFile, FileQuery, FileRecord,
-    ForgetUser, Idempotent, IdempotentRequest, KeyRecord, Lease, MAX_APPEND_BYTES, NewAgent, NewEnvironment,
+    AgentQuery, AgentRecord, BeginRun, DELETE_BATCH, DeleteEnvironment, DeletedSession, DueSession,
+    EnvironmentQuery, EnvironmentRecord, Error, EventQuery, EventRecord, EventRow, ExpiredFile, FileQuery,
+    FileRecord, ForgetUser, Idempotent, IdempotentRequest, KeyRecord, Lease, NewAgent, NewEnvironment,
     NewEvent, NewFile, NewKey, NewSession, RawRow, RunOutcomeRecord, RunRecord, SessionCommit, SessionQuery,
     SessionRecord, Store, UpdateAgent, UpdateEnvironment, UsageEnd, UsageQuery, UsageRow, UsageStart,
 };
@@ -41,10 +52,10 @@ use crate::{
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Prepared statements kept per connection: more than there are.
-const STATEMENTS: usize = 64;
+const STATEMENTS: usize = 128;
 
-/// Events waiting to be written, in KiB: twice the largest append.
-const QUEUED_KIB: usize = MAX_APPEND_BYTES / 1024 * 2;
+/// What waits to be written, in KiB: twice the largest append.
+const QUEUED_KIB: u32 = 32 << 10;
 
 /// What a probe writes: enough that it needs pages of its own.
 const PROBE_BYTES: u32 = 16 << 10;
@@ -97,7 +108,7 @@ impl SqliteStore {
     }
 
     fn new(connection: Connection, readers: Option<Readers>, owners: Owners) -> io::Result<Self> {
-        let (owners, queued_kib) = (Arc::new(owners), Semaphore::new(QUEUED_KIB));
+        let (owners, queued_kib) = (Arc::new(owners), Semaphore::new(QUEUED_KIB as usize));
         Ok(Self { writer: Writer::start(connection)?, readers, owners, queued_kib })
     }
 
@@ -110,6 +121,18 @@ impl SqliteStore {
             Some(readers) => readers.run(move |connection| question(connection)).await,
             None => self.writer.run(question).await,
         }
+    }
+
+    /// Waits until so much may wait to be written.
+    async fn room(&self, bytes: usize) -> Result<SemaphorePermit<'_>, Error> {
+        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(QUEUED_KIB);
+        self.queued_kib.acquire_many(kib).await.map_err(|_| Error::Closed)
+    }
+
+    /// Deletes what is left of sessions that are gone, in steps that let others write between them.
+    async fn sweep(&self) -> Result<(), Error> {
+        while self.writer.run(retention::sweep).await? {}
+        Ok(())
     }
 }
 
@@ -153,7 +176,9 @@ impl Store for SqliteStore {
     }
 
     async fn create_session(&self, session: NewSession) -> Result<(), Error> {
-        self.writer.run(move |connection| session::create(connection, &session)).await
+        let create = Create::new(session)?;
+        let _room = self.room(create.bytes).await?;
+        self.writer.run(move |connection| create.run(connection)).await
     }
 
     async fn session(&self, org_id: &OrgId, id: &SessionId) -> Result<Option<SessionRecord>, Error> {
@@ -206,8 +231,7 @@ impl Store for SqliteStore {
         events: Vec<NewEvent>,
     ) -> Result<u64, Error> {
         let append = Append::new(events)?;
-        let kib = u32::try_from(append.bytes / 1024 + 1).expect("MAX_APPEND_BYTES at most");
-        let _room = self.queued_kib.acquire_many(kib).await.map_err(|_| Error::Closed)?;
+        let _room = self.room(append.bytes).await?;
         let (org_id, session_id) = (org_id.clone(), session_id.clone());
         self.writer.run(move |connection| append.run(connection, &org_id, &session_id, fence)).await
     }
@@ -220,7 +244,8 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Result<Vec<EventRecord>, Error> {
         let (org_id, session_id) = (org_id.clone(), session_id.clone());
-        self.read(move |connection| session::events(connection, &org_id, &session_id, after, limit)).await
+        let page = LogPage { org_id, session_id, after, limit };
+        self.read(move |connection| page.records(connection)).await
     }
 
     async fn open_usage(&self, start: UsageStart) -> Result<(), Error> {
@@ -243,8 +268,7 @@ impl Store for SqliteStore {
     }
 
     async fn create_agent(&self, agent: NewAgent) -> Result<(), Error> {
-        let _later = (agent,);
-        Err(Error::Closed)
+        self.writer.run(move |connection| agent::create(connection, &agent)).await
     }
 
     async fn agent(
@@ -253,8 +277,8 @@ impl Store for SqliteStore {
         id: &AgentId,
         version: Option<u64>,
     ) -> Result<Option<AgentRecord>, Error> {
-        let _later = (org_id, id, version);
-        Err(Error::Closed)
+        let (org_id, id) = (org_id.clone(), id.clone());
+        self.read(move |connection| agent::find(connection, &org_id, &id, version)).await
     }
 
     async fn update_agent(
@@ -265,8 +289,11 @@ impl Store for SqliteStore {
         definition: Value,
         at: Timestamp,
     ) -> Result<UpdateAgent, Error> {
-        let _later = (org_id, id, expected_version, definition, at);
-        Err(Error::Closed)
+        let (org_id, id, at_us) = (org_id.clone(), id.clone(), row::micros(at)?);
+        let update = move |connection: &Connection| {
+            agent::update(connection, &org_id, &id, expected_version, &definition, at_us)
+        };
+        self.writer.run(update).await
     }
 
     async fn archive_agent(
@@ -275,13 +302,13 @@ impl Store for SqliteStore {
         id: &AgentId,
         at: Timestamp,
     ) -> Result<Option<AgentRecord>, Error> {
-        let _later = (org_id, id, at);
-        Err(Error::Closed)
+        let (org_id, id, at_us) = (org_id.clone(), id.clone(), row::micros(at)?);
+        self.writer.run(move |connection| agent::archive(connection, &org_id, &id, at_us)).await
     }
 
     async fn agents(&self, org_id: &OrgId, query: AgentQuery) -> Result<Vec<AgentRecord>, Error> {
-        let _later = (org_id, query);
-        Err(Error::Closed)
+        let org_id = org_id.clone();
+        self.read(move |connection| agent::list(connection, &org_id, &query)).await
     }
 
     async fn agent_versions(
@@ -291,13 +318,12 @@ impl Store for SqliteStore {
         before: Option<u64>,
         limit: u32,
     ) -> Result<Option<Vec<AgentRecord>>, Error> {
-        let _later = (org_id, id, before, limit);
-        Err(Error::Closed)
+        let (org_id, id) = (org_id.clone(), id.clone());
+        self.read(move |connection| agent::versions(connection, &org_id, &id, before, limit)).await
     }
 
     async fn create_environment(&self, environment: NewEnvironment) -> Result<(), Error> {
-        let _later = (environment,);
-        Err(Error::Closed)
+        self.writer.run(move |connection| environment::create(connection, &environment)).await
     }
 
     async fn environment(
@@ -305,8 +331,8 @@ impl Store for SqliteStore {
         org_id: &OrgId,
         id: &EnvironmentId,
     ) -> Result<Option<EnvironmentRecord>, Error> {
-        let _later = (org_id, id);
-        Err(Error::Closed)
+        let (org_id, id) = (org_id.clone(), id.clone());
+        self.read(move |connection| environment::find(connection, &org_id, &id)).await
     }
 
     async fn update_environment(
@@ -316,8 +342,10 @@ impl Store for SqliteStore {
         definition: Value,
         at: Timestamp,
     ) -> Result<UpdateEnvironment, Error> {
-        let _later = (org_id, id, definition, at);
-        Err(Error::Closed)
+        let (org_id, id, at_us) = (org_id.clone(), id.clone(), row::micros(at)?);
+        self.writer
+            .run(move |connection| environment::update(connection, &org_id, &id, &definition, at_us))
+            .await
     }
 
     async fn archive_environment(
@@ -326,8 +354,8 @@ impl Store for SqliteStore {
         id: &EnvironmentId,
         at: Timestamp,
     ) -> Result<Option<EnvironmentRecord>, Error> {
-        let _later = (org_id, id, at);
-        Err(Error::Closed)
+        let (org_id, id, at_us) = (org_id.clone(), id.clone(), row::micros(at)?);
+        self.writer.run(move |connection| environment::archive(connection, &org_id, &id, at_us)).await
     }
 
     async fn environments(
@@ -335,8 +363,8 @@ impl Store for SqliteStore {
         org_id: &OrgId,
         query: EnvironmentQuery,
     ) -> Result<Vec<EnvironmentRecord>, Error> {
-        let _later = (org_id, query);
-        Err(Error::Closed)
+        let org_id = org_id.clone();
+        self.read(move |connection| environment::list(connection, &org_id, &query)).await
     }
 
     async fn delete_environment(
@@ -344,23 +372,22 @@ impl Store for SqliteStore {
         org_id: &OrgId,
         id: &EnvironmentId,
     ) -> Result<DeleteEnvironment, Error> {
-        let _later = (org_id, id);
-        Err(Error::Closed)
+        let (org_id, id) = (org_id.clone(), id.clone());
+        self.writer.run(move |connection| environment::delete(connection, &org_id, &id)).await
     }
 
     async fn create_file(&self, file: NewFile) -> Result<(), Error> {
-        let _later = (file,);
-        Err(Error::Closed)
+        self.writer.run(move |connection| file::create(connection, &file)).await
     }
 
     async fn file(&self, org_id: &OrgId, id: &FileId) -> Result<Option<FileRecord>, Error> {
-        let _later = (org_id, id);
-        Err(Error::Closed)
+        let (org_id, id) = (org_id.clone(), id.clone());
+        self.read(move |connection| file::find(connection, &org_id, &id)).await
     }
 
     async fn files(&self, org_id: &OrgId, query: FileQuery) -> Result<Vec<FileRecord>, Error> {
-        let _later = (org_id, query);
-        Err(Error::Closed)
+        let org_id = org_id.clone();
+        self.read(move |connection| file::list(connection, &org_id, &query)).await
     }
 
     async fn file_bytes(&self, org_id: &OrgId) -> Result<u64, Error> {
@@ -369,18 +396,18 @@ impl Store for SqliteStore {
     }
 
     async fn delete_file(&self, org_id: &OrgId, id: &FileId) -> Result<bool, Error> {
-        let _later = (org_id, id);
-        Err(Error::Closed)
+        let (org_id, id) = (org_id.clone(), id.clone());
+        self.writer.run(move |connection| file::delete(connection, &org_id, &id)).await
     }
 
     async fn expired_files(&self, now: Timestamp, limit: u32) -> Result<Vec<ExpiredFile>, Error> {
-        let _later = (now, limit);
-        Err(Error::Closed)
+        let now_us = row::micros(now)?;
+        self.read(move |connection| file::expired(connection, now_us, limit)).await
     }
 
     async fn sessions(&self, org_id: &OrgId, query: SessionQuery) -> Result<Vec<SessionRecord>, Error> {
-        let _later = (org_id, query);
-        Err(Error::Closed)
+        let org_id = org_id.clone();
+        self.read(move |connection| managed::list(connection, &org_id, &query)).await
     }
 
     async fn lease_session(
@@ -390,8 +417,11 @@ impl Store for SqliteStore {
         owner: &str,
         at: Timestamp,
     ) -> Result<Lease, Error> {
-        let _later = (org_id, session_id, owner, at);
-        Err(Error::Closed)
+        let (owners, owner, at_us) = (Arc::clone(&self.owners), owner.to_owned(), row::micros(at)?);
+        let (org_id, id) = (org_id.clone(), session_id.clone());
+        self.writer
+            .run(move |connection| managed::lease(connection, &owners, (&org_id, &id), &owner, at_us))
+            .await
     }
 
     async fn release_session(
@@ -400,13 +430,14 @@ impl Store for SqliteStore {
         session_id: &SessionId,
         fence: u64,
     ) -> Result<bool, Error> {
-        let _later = (org_id, session_id, fence);
-        Err(Error::Closed)
+        let (org_id, id) = (org_id.clone(), session_id.clone());
+        self.writer.run(move |connection| managed::release(connection, &org_id, &id, fence)).await
     }
 
     async fn commit_session(&self, commit: SessionCommit) -> Result<u64, Error> {
-        let _later = (commit,);
-        Err(Error::Closed)
+        let commit = Commit::new(commit)?;
+        let _room = self.room(commit.bytes).await?;
+        self.writer.run(move |connection| commit.run(connection)).await
     }
 
     async fn delete_session(
@@ -414,20 +445,23 @@ impl Store for SqliteStore {
         org_id: &OrgId,
         session_id: &SessionId,
         fence: u64,
-        at: Timestamp,
     ) -> Result<bool, Error> {
-        let _later = (org_id, session_id, fence, at);
-        Err(Error::Closed)
+        let (org_id, id) = (org_id.clone(), session_id.clone());
+        let delete =
+            move |connection: &Connection| retention::delete_session(connection, &org_id, &id, fence);
+        let deleted = self.writer.run(delete).await?;
+        self.sweep().await?;
+        Ok(deleted)
     }
 
     async fn due_sessions(&self, now: Timestamp, limit: u32) -> Result<Vec<DueSession>, Error> {
-        let _later = (now, limit);
-        Err(Error::Closed)
+        let now_us = row::micros(now)?;
+        self.read(move |connection| managed::due(connection, now_us, limit)).await
     }
 
     async fn next_wake(&self, after: Timestamp) -> Result<Option<Timestamp>, Error> {
-        let _later = (after,);
-        Err(Error::Closed)
+        let after_us = row::micros(after)?;
+        self.read(move |connection| managed::next_wake(connection, after_us)).await
     }
 
     async fn event_rows(
@@ -437,8 +471,9 @@ impl Store for SqliteStore {
         after: u64,
         limit: u32,
     ) -> Result<Vec<EventRow>, Error> {
-        let _later = (org_id, session_id, after, limit);
-        Err(Error::Closed)
+        let (org_id, session_id) = (org_id.clone(), session_id.clone());
+        let page = LogPage { org_id, session_id, after, limit };
+        self.read(move |connection| page.rows(connection)).await
     }
 
     async fn list_events(
@@ -447,8 +482,8 @@ impl Store for SqliteStore {
         session_id: &SessionId,
         query: EventQuery,
     ) -> Result<Vec<EventRow>, Error> {
-        let _later = (org_id, session_id, query);
-        Err(Error::Closed)
+        let (org_id, id) = (org_id.clone(), session_id.clone());
+        self.read(move |connection| event::list(connection, &org_id, &id, &query)).await
     }
 
     async fn event(
@@ -457,8 +492,8 @@ impl Store for SqliteStore {
         session_id: &SessionId,
         id: &EventId,
     ) -> Result<Option<EventRow>, Error> {
-        let _later = (org_id, session_id, id);
-        Err(Error::Closed)
+        let (org_id, session_id, id) = (org_id.clone(), session_id.clone(), id.clone());
+        self.read(move |connection| event::find(connection, &org_id, &session_id, &id)).await
     }
 
     async fn raw_rows(
@@ -468,8 +503,9 @@ impl Store for SqliteStore {
         after: u64,
         limit: u32,
     ) -> Result<Vec<RawRow>, Error> {
-        let _later = (org_id, session_id, after, limit);
-        Err(Error::Closed)
+        let (org_id, session_id) = (org_id.clone(), session_id.clone());
+        let page = LogPage { org_id, session_id, after, limit };
+        self.read(move |connection| page.raw(connection)).await
     }
 
     async fn session_usage(
@@ -477,13 +513,13 @@ impl Store for SqliteStore {
         org_id: &OrgId,
         session_ids: &[SessionId],
     ) -> Result<Vec<(SessionId, UsageRow)>, Error> {
-        let _later = (org_id, session_ids);
-        Err(Error::Closed)
+        let (org_id, ids) = (org_id.clone(), session_ids.to_vec());
+        self.read(move |connection| usage::of_sessions(connection, &org_id, &ids)).await
     }
 
     async fn begin_idempotent(&self, request: IdempotentRequest) -> Result<Idempotent, Error> {
-        let _later = (request,);
-        Err(Error::Closed)
+        let owners = Arc::clone(&self.owners);
+        self.writer.run(move |connection| idempotent::begin(connection, &owners, &request)).await
     }
 
     async fn finish_idempotent(
@@ -495,18 +531,28 @@ impl Store for SqliteStore {
         body: Vec<u8>,
         at: Timestamp,
     ) -> Result<bool, Error> {
-        let _later = (org_id, key_id, key, status, body, at);
-        Err(Error::Closed)
+        let (org_id, key_id, key, at_us) = (org_id.clone(), key_id.clone(), key.to_owned(), row::micros(at)?);
+        let answer = Answer { org_id, key_id, key, status, body, at_us };
+        let _room = self.room(answer.body.len()).await?;
+        self.writer.run(move |connection| idempotent::finish(connection, &answer)).await
     }
 
     async fn abandon_idempotent(&self, org_id: &OrgId, key_id: &KeyId, key: &str) -> Result<bool, Error> {
-        let _later = (org_id, key_id, key);
-        Err(Error::Closed)
+        let (org_id, key_id, key) = (org_id.clone(), key_id.clone(), key.to_owned());
+        self.writer.run(move |connection| idempotent::abandon(connection, &org_id, &key_id, &key)).await
     }
 
     async fn expire_idempotent(&self, before: Timestamp) -> Result<u64, Error> {
-        let _later = (before,);
-        Err(Error::Closed)
+        let before_us = row::micros(before)?;
+        let mut expired = 0;
+        loop {
+            let some = move |connection: &Connection| idempotent::expire(connection, before_us, DELETE_BATCH);
+            let deleted = self.writer.run(some).await?;
+            expired += deleted;
+            if deleted < u64::from(DELETE_BATCH) {
+                return Ok(expired);
+            }
+        }
     }
 
     async fn forget_user(&self, org_id: &OrgId, user_id: &str) -> Result<ForgetUser, Error> {

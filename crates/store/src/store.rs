@@ -194,13 +194,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes a managed session that is held with this fence, with its log: `false` if there is none in this org. Its usage
     /// stays. Its id must not be used again.
-    async fn delete_session(
-        &self,
-        org_id: &OrgId,
-        session_id: &SessionId,
-        fence: u64,
-        at: Timestamp,
-    ) -> Result<bool, Error>;
+    async fn delete_session(&self, org_id: &OrgId, session_id: &SessionId, fence: u64)
+    -> Result<bool, Error>;
 
     /// Managed sessions of all orgs whose `wake_at` is `now` or earlier, the earliest first, held or not.
     async fn due_sessions(&self, now: Timestamp, limit: u32) -> Result<Vec<DueSession>, Error>;

@@ -11,10 +11,14 @@ mod crash;
 mod full;
 #[path = "it/hostile.rs"]
 mod hostile;
+#[path = "it/managed.rs"]
+mod managed;
 #[path = "it/open.rs"]
 mod open;
 #[path = "it/owners.rs"]
 mod owners;
+#[path = "it/resources.rs"]
+mod resources;
 #[path = "it/story.rs"]
 mod story;
 #[path = "it/usage.rs"]

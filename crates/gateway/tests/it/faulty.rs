@@ -265,9 +265,8 @@ impl Store for Faulty {
         org_id: &OrgId,
         session_id: &SessionId,
         fence: u64,
-        at: Timestamp,
     ) -> Result<bool, Error> {
-        self.inner.delete_session(org_id, session_id, fence, at).await
+        self.inner.delete_session(org_id, session_id, fence).await
     }
     async fn due_sessions(&self, now: Timestamp, limit: u32) -> Result<Vec<DueSession>, Error> {
         self.inner.due_sessions(now, limit).await

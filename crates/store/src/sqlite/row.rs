@@ -5,6 +5,7 @@ use std::fmt::Display;
 use jiff::Timestamp;
 use rusqlite::types::{FromSql, ValueRef};
 use rusqlite::{Connection, Params, Row};
+use serde_json::Value;
 use wardian_protocol::id::{Id, Kind};
 use wardian_protocol::money::{MAX_USD, NANO_PER_USD};
 use wardian_protocol::{NanoUsd, OrgId};
@@ -40,6 +41,16 @@ impl<'a> Reading<'a> {
     pub(super) fn named<T: Named>(&self, column: usize) -> Result<T, Error> {
         let text: String = self.get(column)?;
         T::from_name(&text).map_err(|error| self.malformed(column, error))
+    }
+
+    pub(super) fn json(&self, column: usize) -> Result<Value, Error> {
+        let text: String = self.get(column)?;
+        serde_json::from_str(&text).map_err(|error| self.malformed(column, error))
+    }
+
+    /// The bytes of a text; 0 for what is none.
+    pub(super) fn size(&self, column: usize) -> usize {
+        self.row.get_ref(column).ok().and_then(|value| value.as_bytes().ok()).map_or(0, <[u8]>::len)
     }
 
     pub(super) fn count(&self, column: usize) -> Result<u64, Error> {
@@ -133,6 +144,13 @@ pub(super) fn text(what: &'static str, text: &str, limit: usize) -> Result<(), E
         return Err(Error::Invalid { what, why: "it has a NUL character" });
     }
     Ok(())
+}
+
+/// A value as JSON text within its limit.
+pub(super) fn json(what: &'static str, value: &Value, limit: usize) -> Result<String, Error> {
+    let text = value.to_string();
+    let size = text.len();
+    if size > limit { Err(Error::TooLarge { what, size, limit }) } else { Ok(text) }
 }
 
 /// A text of at least one character.

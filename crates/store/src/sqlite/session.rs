@@ -1,57 +1,67 @@
-//! Sessions, their runs and their events.
+//! Sessions and their runs.
 
 use rusqlite::{Connection, params};
-use serde_json::Value;
-use wardian_protocol::{OrgId, RequestId, SessionId};
+use wardian_protocol::{AgentId, OrgId, RequestId, SessionId};
 
 use super::owner::Owners;
+use super::query::Query;
 use super::row::{self, Reading};
 use crate::record::Named;
 use crate::{
-    BeginRun, Error, EventRecord, MAX_APPEND_BYTES, MAX_APPEND_EVENTS, MAX_DETAIL_BYTES, MAX_EVENT_BYTES,
-    MAX_NAME_BYTES, MAX_PAGE_BYTES, MAX_PAGE_EVENTS, NewEvent, NewSession, RunOutcomeRecord, RunRecord,
+    BeginRun, Error, MAX_DETAIL_BYTES, MAX_NAME_BYTES, ManagedRecord, RunOutcomeRecord, RunRecord,
     SessionRecord, SessionStatus,
 };
 
-pub(super) fn create(connection: &Connection, session: &NewSession) -> Result<(), Error> {
-    super::identity::user_of(connection, &session.org_id, session.user_id.as_deref())?;
-    row::insert(
-        connection,
-        "session",
-        session.id.as_str(),
-        "INSERT INTO sessions (org_id, id, user_id, status, runs, last_seq, created_us, updated_us)
-         VALUES (?1, ?2, ?3, ?4, 0, 0, ?5, ?5)",
-        params![
-            session.org_id.as_str(),
-            session.id.as_str(),
-            session.user_id,
-            SessionStatus::Idle.name(),
-            row::micros(session.created_at)?,
-        ],
-    )
-}
+/// A session with what a managed one has beside; the condition on the org is still to come.
+pub(super) const SESSIONS: &str =
+    "SELECT sessions.id AS id, sessions.org_id AS org_id, user_id, status, runs, active_run, last_seq,
+        created_us, updated_us, agent_id, agent_version, environment_id, wake_us, archived_us, lease_owner, fence,
+        state, definition
+    FROM sessions LEFT JOIN session_definitions
+    ON session_definitions.org_id = sessions.org_id AND session_id = sessions.id
+    WHERE sessions.org_id = ?";
+
+/// The columns that may be large.
+pub(super) const STATE: usize = 16;
+pub(super) const DEFINITION: usize = 17;
 
 pub(super) fn find(
     connection: &Connection,
     org_id: &OrgId,
     id: &SessionId,
 ) -> Result<Option<SessionRecord>, Error> {
-    let sql = "SELECT id, org_id, user_id, status, runs, active_run, last_seq, created_us, updated_us
-               FROM sessions WHERE org_id = ?1 AND id = ?2";
-    row::first(connection, "sessions", sql, [org_id.as_str(), id.as_str()], |row| {
-        Ok(SessionRecord {
-            id: row.id(0)?,
-            org_id: row.id(1)?,
-            user_id: row.get(2)?,
-            status: row.named(3)?,
-            runs: row.count(4)?,
-            active_run: row.optional_id(5)?,
-            last_seq: row.count(6)?,
-            created_at: row.time(7)?,
-            updated_at: row.time(8)?,
-            managed: None,
-        })
+    let mut query = Query::new(SESSIONS, org_id);
+    query.when("sessions.id = ?", Some(id.to_string()));
+    Ok(query.rows(connection, "sessions", &[], read)?.pop())
+}
+
+pub(super) fn read(row: &Reading<'_>) -> Result<SessionRecord, Error> {
+    Ok(SessionRecord {
+        id: row.id(0)?,
+        org_id: row.id(1)?,
+        user_id: row.get(2)?,
+        status: row.named(3)?,
+        runs: row.count(4)?,
+        active_run: row.optional_id(5)?,
+        last_seq: row.count(6)?,
+        created_at: row.time(7)?,
+        updated_at: row.time(8)?,
+        managed: row.optional_id(9)?.map(|agent_id| read_managed(row, agent_id)).transpose()?,
     })
+}
+
+fn read_managed(row: &Reading<'_>, agent_id: AgentId) -> Result<Box<ManagedRecord>, Error> {
+    Ok(Box::new(ManagedRecord {
+        agent_id,
+        agent_version: row.count(10)?,
+        environment_id: row.id(11)?,
+        wake_at: row.optional_time(12)?,
+        archived_at: row.optional_time(13)?,
+        lease_owner: row.get(14)?,
+        fence: row.count(15)?,
+        state: row.json(STATE)?,
+        definition: row.json(DEFINITION)?,
+    }))
 }
 
 /// A run about to begin.
@@ -146,133 +156,4 @@ pub(super) fn interrupted_runs(
     })?;
     runs.retain(|run| owners.is_gone(&run.owner));
     Ok(runs)
-}
-
-/// Events checked and written out as JSON, on the caller's thread, so that the writer's has less to do.
-pub(super) struct Append {
-    events: Vec<(NewEvent, String, i64)>,
-    pub(super) bytes: usize,
-}
-
-impl Append {
-    pub(super) fn new(events: Vec<NewEvent>) -> Result<Self, Error> {
-        let size = events.len();
-        if size > MAX_APPEND_EVENTS {
-            return Err(Error::TooLarge { what: "append, in events", size, limit: MAX_APPEND_EVENTS });
-        }
-        let mut append = Self { events: Vec::with_capacity(size), bytes: 0 };
-        for mut event in events {
-            row::name("event kind", &event.kind, MAX_NAME_BYTES)?;
-            let at_us = row::micros(event.at)?;
-            let payload = event.payload.take().to_string();
-            if payload.len() > MAX_EVENT_BYTES {
-                return Err(Error::TooLarge { what: "event", size: payload.len(), limit: MAX_EVENT_BYTES });
-            }
-            append.bytes += payload.len();
-            if append.bytes > MAX_APPEND_BYTES {
-                return Err(Error::TooLarge { what: "append", size: append.bytes, limit: MAX_APPEND_BYTES });
-            }
-            append.events.push((event, payload, at_us));
-        }
-        Ok(append)
-    }
-
-    /// How many, for a `last_seq` to grow by.
-    pub(super) fn number(&self) -> u32 {
-        u32::try_from(self.events.len()).expect("MAX_APPEND_EVENTS at most")
-    }
-
-    pub(super) fn run(
-        &self,
-        connection: &Connection,
-        org_id: &OrgId,
-        session_id: &SessionId,
-        fence: u64,
-    ) -> Result<u64, Error> {
-        let sql = "UPDATE sessions SET last_seq = last_seq + ?4
-                   WHERE org_id = ?1 AND id = ?2 AND fence = ?3 AND agent_id IS NULL RETURNING id, last_seq";
-        let session = (org_id.as_str(), session_id.as_str());
-        let params = params![session.0, session.1, row::fence(fence)?, self.number()];
-        match row::first(connection, "sessions", sql, params, |row| row.count(1))? {
-            Some(last) => self.insert(connection, org_id, session_id, last).map(|()| last),
-            None => {
-                let sql = "SELECT id FROM sessions WHERE org_id = ?1 AND id = ?2 AND agent_id IS NULL";
-                let found = row::first(connection, "sessions", sql, [session.0, session.1], |_| Ok(()))?;
-                found.map_or_else(
-                    || Err(Error::Unknown { what: "session", id: session_id.to_string() }),
-                    |()| Err(Error::Fenced),
-                )
-            }
-        }
-    }
-
-    /// Writes the rows, of which the last gets this `seq`; the session's row knows it already.
-    pub(super) fn insert(
-        &self,
-        connection: &Connection,
-        org_id: &OrgId,
-        session_id: &SessionId,
-        last: u64,
-    ) -> Result<(), Error> {
-        let mut statement = connection.prepare_cached(
-            "INSERT INTO events (org_id, session_id, seq, first_seq, id, request_id, kind, at_us, payload)
-             VALUES (?1, ?2, ?3, coalesce(
-                 (SELECT min(seq) FROM events WHERE org_id = ?1 AND session_id = ?2 AND id = ?4), ?3
-             ), ?4, ?5, ?6, ?7, ?8)",
-        )?;
-        let first = (last + 1).saturating_sub(self.number().into());
-        for ((event, payload, at_us), seq) in self.events.iter().zip(first..) {
-            statement.execute(params![
-                org_id.as_str(),
-                session_id.as_str(),
-                i64::try_from(seq).map_err(|_| Error::Invalid { what: "seq", why: "it is the last" })?,
-                event.id.as_str(),
-                event.request_id.as_ref().map(RequestId::as_str),
-                event.kind,
-                at_us,
-                payload,
-            ])?;
-        }
-        Ok(())
-    }
-}
-
-pub(super) fn events(
-    connection: &Connection,
-    org_id: &OrgId,
-    session_id: &SessionId,
-    after: u64,
-    limit: u32,
-) -> Result<Vec<EventRecord>, Error> {
-    let Ok(after) = i64::try_from(after) else { return Ok(Vec::new()) };
-    let mut statement = connection.prepare_cached(
-        "SELECT id, seq, request_id, kind, at_us, payload FROM events
-         WHERE org_id = ?1 AND session_id = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4",
-    )?;
-    let limit = limit.min(MAX_PAGE_EVENTS);
-    let mut rows = statement.query(params![org_id.as_str(), session_id.as_str(), after, limit])?;
-    let mut page = Vec::new();
-    let mut bytes = 0;
-    while let Some(row) = rows.next()? {
-        let row = Reading::new(row, "events");
-        let payload: String = row.get(5)?;
-        bytes += payload.len();
-        if bytes > MAX_PAGE_BYTES && !page.is_empty() {
-            break;
-        }
-        page.push(read_event(&row, &payload)?);
-    }
-    Ok(page)
-}
-
-fn read_event(row: &Reading<'_>, payload: &str) -> Result<EventRecord, Error> {
-    let payload: Value = serde_json::from_str(payload).map_err(|error| row.malformed(5, error))?;
-    Ok(EventRecord {
-        seq: row.count(1)?,
-        id: row.id(0)?,
-        request_id: row.optional_id(2)?,
-        kind: row.get(3)?,
-        payload,
-        at: row.time(4)?,
-    })
 }

@@ -4,6 +4,7 @@ use serde_json::json;
 use wardian_protocol::{EventId, SessionId};
 
 use super::*;
+use crate::{CreatedRange, Order, Page, Position};
 
 fn event(n: u64, bytes: usize) -> NewEvent {
     NewEvent {
@@ -83,4 +84,77 @@ fn in_file() -> (Option<tempfile::TempDir>, SqliteStore) {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&folder.path().join("store.db")).unwrap();
     (Some(folder), store)
+}
+
+/// Every list and every page is found through an index in the order asked for: none reads a whole table, and none sorts.
+#[tokio::test]
+async fn lists_are_found_by_index() {
+    let (_folder, store) = in_file();
+    let org_id = store.default_org().await.unwrap();
+    let plans = move |connection: &Connection| {
+        let mut plans = Vec::new();
+        for order in [Order::Asc, Order::Desc] {
+            for (after, backward) in [(None, false), (None, true), (Some(()), false), (Some(()), true)] {
+                let after = after.map(|()| Position { at: Timestamp::UNIX_EPOCH, id: "x".to_owned() });
+                let page = Page { order, after, backward, limit: 20 };
+                for query in queries(&org_id, &page) {
+                    plans.push(query.plan(connection));
+                }
+            }
+        }
+        for sql in [event::PAGE, event::RAW_PAGE] {
+            let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+            let steps = statement.query_map(["o", "s", "1", "20"], |row| row.get(3))?;
+            plans.push(steps.map(Result::unwrap).collect());
+        }
+        Ok(plans)
+    };
+    for plan in store.writer.run(plans).await.unwrap() {
+        let text = plan.join("\n");
+        assert!(!text.contains("TEMP B-TREE"), "{text}");
+        let scans = plan.iter().filter(|step| step.starts_with("SCAN") && !step.contains("CONSTANT ROW"));
+        // The list of names in a question is a table too.
+        assert!(scans.into_iter().all(|step| step.contains("json_each")), "{text}");
+    }
+}
+
+fn queries(org_id: &OrgId, page: &Page) -> Vec<query::Query> {
+    let created = CreatedRange {
+        gte: Some(Timestamp::UNIX_EPOCH),
+        lt: Some(Timestamp::MAX),
+        ..CreatedRange::default()
+    };
+    let session_id = SessionId::from_random([1; 16]);
+    let mut queries = Vec::new();
+    for n in 0..8 {
+        let query = SessionQuery {
+            agent_id: (n == 1 || n == 2).then(|| AgentId::from_random([1; 16])),
+            agent_version: (n == 2).then_some(1),
+            statuses: if n == 3 { vec![crate::SessionStatus::Idle] } else { Vec::new() },
+            created: if n == 4 { created } else { CreatedRange::default() },
+            include_archived: n == 5,
+            user_id: (n == 6).then(|| "ada".to_owned()),
+            page: page.clone(),
+        };
+        queries.push(managed::list_query(org_id, &query));
+    }
+    for created in [created, CreatedRange::default()] {
+        let include_archived = true;
+        queries
+            .push(agent::list_query(org_id, &AgentQuery { created, include_archived, page: page.clone() }));
+        let query = EnvironmentQuery { created, include_archived, page: page.clone() };
+        queries.push(environment::list_query(org_id, &query));
+        for types in [Vec::new(), vec!["agent.message".to_owned()]] {
+            let after = page.after.as_ref().map(|_| 5);
+            let query = EventQuery { types, created, order: page.order, after, limit: 20 };
+            queries.push(event::list_query(org_id, &session_id, &query).unwrap());
+        }
+    }
+    for (session_id, user_id) in [(None, None), (Some(session_id), None), (None, Some("ada".to_owned()))] {
+        queries.push(file::list_query(
+            org_id,
+            &FileQuery { ids: Vec::new(), session_id, user_id, page: page.clone() },
+        ));
+    }
+    queries
 }

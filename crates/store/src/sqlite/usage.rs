@@ -2,14 +2,14 @@
 
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, params};
-use wardian_protocol::OrgId;
+use wardian_protocol::{OrgId, SessionId};
 
 use super::owner::Owners;
 use super::row::{self, Reading};
 use crate::record::Named;
 use crate::{
-    Error, GroupBy, MAX_NAME_BYTES, MAX_USAGE_ROWS, MAX_USER_BYTES, Settled, Tokens, UsageEnd, UsageQuery,
-    UsageRow, UsageStart,
+    Error, GroupBy, MAX_NAME_BYTES, MAX_PAGE_ROWS, MAX_USAGE_ROWS, MAX_USER_BYTES, Settled, Tokens, UsageEnd,
+    UsageQuery, UsageRow, UsageStart,
 };
 
 pub(super) fn open(connection: &Connection, owners: &Owners, start: &UsageStart) -> Result<(), Error> {
@@ -114,7 +114,8 @@ pub(super) fn sum(
     let to = times.1.as_ref().map(|value| ("started_us < ", value as &dyn ToSql));
     let conditions: Vec<_> = texts.chain(from).chain(to).collect();
 
-    let sql = sum_sql(&conditions.iter().map(|(sql, _)| *sql).collect::<Vec<_>>(), &query.group_by);
+    let numbered: Vec<_> = conditions.iter().zip(1..).map(|((sql, _), n)| format!("{sql}?{n}")).collect();
+    let sql = sum_sql(&numbered.join(" AND "), &query.group_by);
     let values: Vec<_> = conditions.into_iter().map(|(_, value)| value).collect();
     let rows = row::rows(connection, "usage", &sql, values.as_slice(), read_sum)?;
     if rows.len() > MAX_USAGE_ROWS {
@@ -127,7 +128,24 @@ pub(super) fn sum(
     Ok(rows)
 }
 
-fn sum_sql(conditions: &[&str], group_by: &[GroupBy]) -> String {
+/// The sums of each of these sessions.
+pub(super) fn of_sessions(
+    connection: &Connection,
+    org_id: &OrgId,
+    ids: &[SessionId],
+) -> Result<Vec<(SessionId, UsageRow)>, Error> {
+    let (size, limit) = (ids.len(), usize::try_from(MAX_PAGE_ROWS).unwrap_or(usize::MAX));
+    if size > limit {
+        return Err(Error::TooLarge { what: "list of session ids", size, limit });
+    }
+    let ids = serde_json::Value::from(ids.iter().map(SessionId::as_str).collect::<Vec<_>>()).to_string();
+    let conditions = "org_id = ?1 AND session_id IN (SELECT value FROM json_each(?2))";
+    let sql = sum_sql(conditions, &[GroupBy::Session]);
+    let rows = row::rows(connection, "usage", &sql, [org_id.as_str(), &ids], read_sum)?;
+    Ok(rows.into_iter().filter_map(|row| Some((row.session_id.clone()?, row))).collect())
+}
+
+fn sum_sql(conditions: &str, group_by: &[GroupBy]) -> String {
     let key = |by: GroupBy| match by {
         GroupBy::User => "user_id",
         GroupBy::Session => "session_id",
@@ -135,7 +153,6 @@ fn sum_sql(conditions: &[&str], group_by: &[GroupBy]) -> String {
         GroupBy::Day => "date(started_us / 1000000, 'unixepoch')",
     };
     let column = |by| if group_by.contains(&by) { key(by) } else { "NULL" };
-    let conditions: Vec<_> = conditions.iter().zip(1..).map(|(sql, n)| format!("{sql}?{n}")).collect();
     let keys: Vec<_> = group_by.iter().map(|by| key(*by)).collect();
     let grouped = match keys.as_slice() {
         [] => String::new(),
@@ -160,7 +177,6 @@ fn sum_sql(conditions: &[&str], group_by: &[GroupBy]) -> String {
         session = column(GroupBy::Session),
         model = column(GroupBy::Model),
         day = column(GroupBy::Day),
-        conditions = conditions.join(" AND "),
         limit = MAX_USAGE_ROWS + 1,
     )
 }

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use wardian_protocol::id::{Id, Kind};
 use wardian_protocol::{NanoUsd, OrgId, RequestId, SessionId};
 use wardian_store::{
-    BeginRun, NewEvent, NewSession, RunOutcomeRecord, RunStatus, Settled, Store, Tokens, UsageEnd, UsageStart,
+    BeginRun, EventRow, Lease, NewEvent, NewManaged, NewSession, RunOutcomeRecord, RunStatus, SessionChange,
+    SessionCommit, SessionStatus, Settled, Store, Tokens, UsageEnd, UsageStart,
 };
 
 /// The n-th id of a kind.
@@ -52,6 +53,72 @@ pub async fn running(store: &dyn Store, n: u64, owner: &str) -> (OrgId, SessionI
     let begun = store.begin_run(&org_id, &session_id, &id(n), owner, at(1)).await.unwrap();
     assert_eq!(begun, BeginRun::Started { fence: 1 });
     (org_id, session_id, id(n))
+}
+
+/// A managed session to be made, from agent 1 in environment 1.
+pub fn new_managed(org_id: &OrgId, n: u64, seconds: i64) -> NewSession {
+    let managed = NewManaged {
+        agent_id: id(1),
+        agent_version: 1,
+        environment_id: id(1),
+        definition: json!({"session": n}),
+        state: json!({}),
+        events: Vec::new(),
+        wake_at: None,
+    };
+    NewSession {
+        id: id(n),
+        org_id: org_id.clone(),
+        user_id: Some("ada".to_owned()),
+        created_at: at(seconds),
+        managed: Some(managed),
+    }
+}
+
+/// A managed session that this owner has, and the fence of its lease.
+pub async fn leased(store: &dyn Store, n: u64, owner: &str) -> (OrgId, SessionId, u64) {
+    let org_id = store.default_org().await.unwrap();
+    store.create_session(new_managed(&org_id, n, 0)).await.unwrap();
+    let fence = lease(store, &org_id, n, owner).await;
+    (org_id, id(n), fence)
+}
+
+/// The fence of a new lease.
+pub async fn lease(store: &dyn Store, org_id: &OrgId, n: u64, owner: &str) -> u64 {
+    match store.lease_session(org_id, &id(n), owner, at(1)).await.unwrap() {
+        Lease::Taken { fence, .. } => fence,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A commit of these events and nothing else.
+pub fn commit(org_id: &OrgId, session: u64, fence: u64, events: Vec<NewEvent>) -> SessionCommit {
+    SessionCommit {
+        org_id: org_id.clone(),
+        session_id: id(session),
+        fence,
+        events,
+        change: None,
+        raw: vec![],
+    }
+}
+
+/// A change to this status.
+pub fn change(status: SessionStatus, seconds: i64) -> SessionChange {
+    SessionChange {
+        status,
+        active_run: None,
+        state: json!({"at": seconds}),
+        wake_at: None,
+        definition: None,
+        archived_at: None,
+        at: at(seconds),
+    }
+}
+
+/// Which rows of which events, as `(seq, first_seq, payload)`.
+pub fn seqs(rows: &[EventRow]) -> Vec<(u64, u64, &str)> {
+    rows.iter().map(|row| (row.seq, row.first_seq, &*row.payload)).collect()
 }
 
 pub fn outcome(status: RunStatus, cost: i64) -> RunOutcomeRecord {

@@ -1,0 +1,1 @@
+//! Agents, environments, files, idempotent requests.

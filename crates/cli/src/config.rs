@@ -1,7 +1,7 @@
 //! The configuration of `wardian serve`, in two steps: what was written, then what it means.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -34,6 +34,7 @@ pub fn print() -> Outcome {
 pub struct Written {
     /// See the example, as for every key.
     pub listen: String,
+    pub admin_listen: String,
     pub data_dir: PathBuf,
     pub upstream: String,
     pub behind_tls_proxy: bool,
@@ -85,6 +86,7 @@ pub struct WrittenServer {
 #[derive(Debug)]
 pub struct Config {
     pub listen: SocketAddr,
+    pub admin_listen: AdminListen,
     pub data_dir: PathBuf,
     pub upstream: Uri,
     pub allow_no_cgroup: bool,
@@ -100,6 +102,20 @@ pub struct Config {
     pub failed_logins_per_minute: u32,
     pub drain_timeout: Duration,
 }
+
+/// Where the admin listener is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminListen {
+    /// Nowhere.
+    Off,
+    /// There, if it is free.
+    Default(SocketAddr),
+    /// There.
+    At(SocketAddr),
+}
+
+/// Where it is when nobody says.
+const DEFAULT_ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8701);
 
 /// Reads the file, or takes the defaults where there is none.
 pub fn read(path: Option<&Path>) -> Result<Written, Failure> {
@@ -175,6 +191,8 @@ impl Written {
         let config = Config {
             listen: or_error(&mut errors, "listen", listen(&self.listen, self.behind_tls_proxy))
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+            admin_listen: or_error(&mut errors, "admin_listen", admin_listen(&self.admin_listen))
+                .unwrap_or(AdminListen::Off),
             upstream: or_error(&mut errors, "upstream", upstream(&self.upstream)).unwrap_or_default(),
             limits: limits(&mut errors, "limits", &self.limits),
             ceilings: limits(&mut errors, "ceilings", &self.ceilings),
@@ -223,6 +241,17 @@ fn listen(text: &str, behind_tls_proxy: bool) -> Result<SocketAddr, String> {
         "{address} can be reached from elsewhere, and keys would travel in the clear; listen on 127.0.0.1 behind a proxy \
          that does TLS, or say --behind-tls-proxy if one is in front of this address"
     ))
+}
+
+fn admin_listen(text: &str) -> Result<AdminListen, String> {
+    match text.parse() {
+        _ if text == "none" => Ok(AdminListen::Off),
+        Ok(DEFAULT_ADMIN_LISTEN) => Ok(AdminListen::Default(DEFAULT_ADMIN_LISTEN)),
+        Ok(address) => Ok(AdminListen::At(address)),
+        Err(_) => Err(format!(
+            "expected an address and port such as {DEFAULT_ADMIN_LISTEN}, or none, found {text:?}"
+        )),
+    }
 }
 
 /// Reads the upstream's base address.
@@ -301,6 +330,7 @@ mod tests {
         let config = parse("").unwrap().check().unwrap();
         assert_eq!((config.limits, config.ceilings), (RunLimits::DEFAULT, RunLimits::CEILING));
         assert_eq!(config.caps, Caps::default());
+        assert_eq!(config.admin_listen, AdminListen::Default(DEFAULT_ADMIN_LISTEN));
         assert_eq!(config.sandbox, wardian_sandbox::Limits::default());
         let server = wardian_server::ServerConfig::default();
         assert_eq!(config.max_connections, server.max_connections);
@@ -328,16 +358,24 @@ mod tests {
 
     #[test]
     fn every_wrong_value_is_named() {
-        let text = "listen = '0.0.0.0:1'\nupstream = 'ftp://x'\n[limits]\nmax_turns = 0\nmax_cost_usd = -1.0\n[caps]\nruns_per_user = 0\n";
+        let text = "listen = '0.0.0.0:1'\nadmin_listen = '8701'\nupstream = 'ftp://x'\n[limits]\nmax_turns = 0\nmax_cost_usd = -1.0\n[caps]\nruns_per_user = 0\n";
         let failure = format!("{:?}", parse(text).unwrap().check().unwrap_err());
         for part in [
             "behind-tls-proxy",
+            "`admin_listen`",
             "`upstream`",
             "`limits.max_turns`",
             "`limits.max_cost_usd`",
             "`caps.runs_per_user`",
         ] {
             assert!(failure.contains(part), "{part} in {failure}");
+        }
+        for (text, expected) in [
+            ("none", AdminListen::Off),
+            ("127.0.0.1:0", AdminListen::At("127.0.0.1:0".parse().unwrap())),
+            ("[::]:9", AdminListen::At("[::]:9".parse().unwrap())),
+        ] {
+            assert_eq!(admin_listen(text), Ok(expected));
         }
         assert!(parse("listen = '0.0.0.0:1'\nbehind_tls_proxy = true\n").unwrap().check().is_ok());
     }

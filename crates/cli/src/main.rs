@@ -10,6 +10,7 @@ mod run;
 mod sandbox;
 mod serve;
 mod show;
+mod telemetry;
 mod usage;
 
 use std::process::ExitCode;

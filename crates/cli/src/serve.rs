@@ -1,5 +1,6 @@
 //! `wardian serve`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,13 +10,14 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use wardian_gateway::{Gateway, GatewayConfig};
 use wardian_sandbox::{Capabilities, Launcher, LauncherConfig, Tier};
-use wardian_server::ServerConfig;
+use wardian_server::{Admin, ServerConfig};
 use wardian_session::{Engine, EngineConfig};
 use wardian_store::Store;
 
-use crate::config::{self, Config, open_store};
+use crate::config::{self, AdminListen, Config, open_store};
 use crate::failure::{Failure, Outcome, print, setup};
 use crate::host;
+use crate::telemetry::{self, Telemetry};
 
 /// Serves the HTTP API: `POST /v1/x/run` and what belongs to it (docs/run.md).
 ///
@@ -29,6 +31,9 @@ pub struct Arguments {
     /// Where to listen; port 0 takes a free one [default: 127.0.0.1:8700]
     #[arg(long, env = "WARDIAN_LISTEN", value_name = "ADDR:PORT")]
     listen: Option<String>,
+    /// Where /metrics, /livez and /readyz are shown without a key; `none` switches it off [default: 127.0.0.1:8701]
+    #[arg(long, env = "WARDIAN_ADMIN_LISTEN", value_name = "ADDR:PORT")]
+    admin_listen: Option<String>,
     /// Sessions, their workspaces, and the store [default: wardian-data]
     #[arg(long, env = "WARDIAN_DATA_DIR", value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -44,6 +49,9 @@ pub struct Arguments {
     /// Serve although this host gives no control groups: one sandbox can then starve the others of memory
     #[arg(long)]
     allow_no_cgroup: bool,
+    /// After SIGTERM, how long what is under way may go on [default: 30]
+    #[arg(long, env = "WARDIAN_DRAIN_TIMEOUT", value_name = "SECONDS")]
+    drain_timeout: Option<u64>,
     /// The folder with the static binaries wardian-guest and wardian-agent
     #[arg(long, env = "WARDIAN_LIBEXEC_DIR", value_name = "DIR")]
     libexec_dir: Option<PathBuf>,
@@ -59,8 +67,15 @@ pub async fn serve(arguments: Arguments) -> Outcome {
     host::raise_descriptor_limit();
 
     let owner = host::owner();
-    let store: Arc<dyn Store> = Arc::new(open_store(&config.data_dir)?);
-    let upstream = GatewayConfig::new(config.upstream.clone(), key, owner.as_str());
+    let telemetry = Telemetry::new();
+    let meter = telemetry.meter();
+    let store = open_store(&config.data_dir)?;
+    telemetry::watch(&meter, &store);
+    let store: Arc<dyn Store> = Arc::new(store);
+    let upstream = GatewayConfig {
+        metrics: wardian_gateway::Metrics::new(&meter),
+        ..GatewayConfig::new(config.upstream.clone(), key, owner.as_str())
+    };
     let gateway = Gateway::new(upstream, Arc::clone(&store)).map_err(setup)?;
     let doctor = "`wardian doctor` says what this host can do, and what mends what it can't";
     let state_dir = absolute(&config.data_dir)?.join("launcher");
@@ -70,17 +85,16 @@ pub async fn serve(arguments: Arguments) -> Outcome {
         tracing::warn!(what = missing.what, mend = missing.mend, "this host lacks something for sandboxes");
     }
     check_tier(launcher.capabilities(), config.allow_no_cgroup)?;
-    let engine = Engine::start(engine_config(&config, owner)?, Arc::clone(&store), gateway, launcher)
-        .await
-        .map_err(setup)?;
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("listen on {}", config.listen))
-        .map_err(|error| setup(error).hint("--listen names another address; port 0 takes a free one"))?;
+    let engine =
+        EngineConfig { metrics: wardian_session::Metrics::new(&meter), ..engine_config(&config, owner)? };
+    let engine = Engine::start(engine, Arc::clone(&store), gateway, launcher).await.map_err(setup)?;
+    let listener = bind(config.listen, "--listen names another address; port 0 takes a free one").await?;
+    let admin = bind_admin(config.admin_listen).await?;
     let address = listener.local_addr().map_err(setup)?;
     let ready = json!({
         "listening": address.to_string(),
         "base_url": format!("http://{address}"),
+        "admin": admin.as_ref().and_then(|admin| admin.local_addr().ok()).map(|at| at.to_string()),
         "data_dir": config.data_dir,
         "tier": engine.capabilities().tier,
     });
@@ -91,11 +105,35 @@ pub async fn serve(arguments: Arguments) -> Outcome {
         max_connections: config.max_connections,
         failed_logins_per_minute: config.failed_logins_per_minute,
         drain_timeout: config.drain_timeout,
+        metrics: wardian_server::Metrics::new(&meter),
+        admin: admin.map(|listener| Admin::new(listener, telemetry.scrape())),
         clock: host::now,
         ..ServerConfig::default()
     };
     wardian_server::serve(listener, server, engine, store, host::asked_to_stop()).await.map_err(setup)?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn bind(address: SocketAddr, hint: &str) -> Result<TcpListener, Failure> {
+    let bound = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"));
+    bound.map_err(|error| setup(error).hint(hint))
+}
+
+/// The admin listener. Two servers on one machine, neither of which was told where to show its metrics, both serve.
+async fn bind_admin(listen: AdminListen) -> Result<Option<TcpListener>, Failure> {
+    match listen {
+        AdminListen::Off => Ok(None),
+        AdminListen::At(address) => {
+            bind(address, "--admin-listen names another address, or `none`").await.map(Some)
+        }
+        AdminListen::Default(address) => {
+            let bound = TcpListener::bind(address).await;
+            if let Err(error) = &bound {
+                tracing::warn!(%address, %error, "no metrics are shown: name an address with --admin-listen");
+            }
+            Ok(bound.ok())
+        }
+    }
 }
 
 /// Many users on a host that cannot hold each to its memory: only when the operator says so.
@@ -114,11 +152,17 @@ fn configuration(arguments: Arguments) -> Result<Config, Failure> {
     if let Some(listen) = arguments.listen {
         written.listen = listen;
     }
+    if let Some(admin_listen) = arguments.admin_listen {
+        written.admin_listen = admin_listen;
+    }
     if let Some(data_dir) = arguments.data_dir {
         written.data_dir = data_dir;
     }
     if let Some(upstream) = arguments.upstream {
         written.upstream = upstream;
+    }
+    if let Some(seconds) = arguments.drain_timeout {
+        written.server.drain_timeout_seconds = seconds;
     }
     written.read_only.extend(arguments.read_only);
     written.behind_tls_proxy |= arguments.behind_tls_proxy;

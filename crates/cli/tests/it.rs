@@ -9,6 +9,7 @@ mod it {
     mod forged;
     mod keys;
     mod local;
+    mod operations;
     mod programs;
     mod search;
     mod support;

@@ -99,6 +99,23 @@ impl Wardian {
         self.process.child.id().unwrap().cast_signed()
     }
 
+    /// What the server said of itself when it was ready.
+    pub fn ready(&self, name: &str) -> Value {
+        self.process.ready[name].clone()
+    }
+
+    /// Where the server shows its metrics.
+    pub fn admin(&self) -> SocketAddr {
+        self.process.ready["admin"].as_str().expect("--admin-listen").parse().unwrap()
+    }
+
+    /// What a scrape of the server's metrics gives.
+    pub async fn metrics(&self) -> String {
+        let answer = self.send_to(self.admin(), "GET", "", "/metrics", &Value::Null).await.whole().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body
+    }
+
     /// How much isolation the server's sandboxes have.
     pub fn tier(&self) -> &str {
         self.process.ready["tier"].as_str().unwrap()
@@ -143,7 +160,19 @@ impl Wardian {
 
     /// Any request; its answer is read as it comes.
     pub async fn send(&self, method: &str, key: &str, path: &str, body: &Value) -> Events {
-        let stream = TcpStream::connect(self.address).await.unwrap();
+        self.send_to(self.address, method, key, path, body).await
+    }
+
+    /// The same to another address of this server.
+    async fn send_to(
+        &self,
+        address: SocketAddr,
+        method: &str,
+        key: &str,
+        path: &str,
+        body: &Value,
+    ) -> Events {
+        let stream = TcpStream::connect(address).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         let mut tasks = tokio::task::JoinSet::new();

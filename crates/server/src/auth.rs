@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, Request, header};
 use jiff::Timestamp;
 use subtle::ConstantTimeEq;
 use wardian_protocol::KeyId;
@@ -45,6 +45,11 @@ impl Identity {
         self.key.user_id.as_deref()
     }
 
+    /// The key's public id.
+    pub const fn key_id(&self) -> &KeyId {
+        &self.key.id
+    }
+
     /// The key's organisation.
     pub const fn org(&self) -> &wardian_protocol::OrgId {
         &self.key.org_id
@@ -63,6 +68,33 @@ impl Identity {
         let names: Vec<_> = scopes.iter().map(|scope| format!("`{scope}`")).collect();
         Err(Error::forbidden(format!("this key lacks the scope {}", names.join(" or "))))
     }
+}
+
+/// The caller of a request that only looks.
+pub fn reader<'a, B>(
+    app: &'a App,
+    request: &'a Request<B>,
+) -> impl Future<Output = Result<Identity, Error>> + Send + 'a {
+    allowed(app, request.headers(), request.extensions().get(), &[Scope::Read, Scope::Sessions, Scope::Admin])
+}
+
+/// The caller of a request that changes something.
+pub fn writer<'a, B>(
+    app: &'a App,
+    request: &'a Request<B>,
+) -> impl Future<Output = Result<Identity, Error>> + Send + 'a {
+    allowed(app, request.headers(), request.extensions().get(), &[Scope::Sessions, Scope::Admin])
+}
+
+async fn allowed(
+    app: &App,
+    headers: &HeaderMap,
+    peer: Option<&Peer>,
+    scopes: &[Scope],
+) -> Result<Identity, Error> {
+    let identity = authenticate(app, headers, peer).await?;
+    identity.require(scopes)?;
+    Ok(identity)
 }
 
 /// Finds the caller of a request. No, malformed, unknown, wrong and revoked keys are answered alike.

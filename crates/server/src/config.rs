@@ -31,8 +31,25 @@ pub struct ServerConfig {
     pub metrics: crate::Metrics,
     /// Where metrics and health are shown without a key, if anywhere but on the routes of health.
     pub admin: Option<crate::Admin>,
+    /// What environments may reach at most. One that asks for more gets this, and its answer says so.
+    pub max_networking: MaxNetworking,
+    /// The largest uploaded file, in bytes.
+    pub max_file_bytes: u64,
+    /// All uploaded files of an organisation together, in bytes.
+    pub max_org_file_bytes: u64,
+    /// For an upload as a whole; a client that sends nothing is cut off after `body_timeout`.
+    pub upload_timeout: Duration,
     /// Reads the wall clock.
     pub clock: fn() -> jiff::Timestamp,
+}
+
+/// How far sandboxes may reach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MaxNetworking {
+    /// Nowhere, but to the model through the gateway.
+    #[default]
+    None,
 }
 
 impl Default for ServerConfig {
@@ -50,6 +67,11 @@ impl Default for ServerConfig {
             failed_logins_per_minute: 20,
             metrics: crate::Metrics::default(),
             admin: None,
+            max_networking: MaxNetworking::None,
+            // What the stock API takes.
+            max_file_bytes: 500 * 1000 * 1000,
+            max_org_file_bytes: 10 * 1024 * 1024 * 1024,
+            upload_timeout: Duration::from_secs(15 * 60),
             clock: system_clock,
         }
     }

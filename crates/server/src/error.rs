@@ -63,6 +63,22 @@ impl Error {
         Self::new(StatusCode::NOT_FOUND, ApiErrorKind::NotFoundError, message)
     }
 
+    /// 404 for an id: no such thing, or somebody else's; both read alike.
+    pub fn no_such(what: &str, id: &str) -> Self {
+        let shown: String = id.chars().take(80).collect();
+        Self::not_found(format!("no {what} {shown:?}"))
+    }
+
+    /// 409: in conflict with what is there.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, ApiErrorKind::ConflictError, message)
+    }
+
+    /// 422: it reads well, and contradicts what was said before.
+    pub fn contradiction(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, ApiErrorKind::InvalidRequestError, message)
+    }
+
     /// 405.
     pub fn method_not_allowed() -> Self {
         let message = "this route has other methods";
@@ -109,12 +125,31 @@ impl Error {
         self
     }
 
-    fn with_wait(mut self, retry_after: Duration) -> Self {
+    /// The disk did not do it: 503 if it is full, else 500.
+    pub fn storage(error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                Self::unavailable("the storage is full; nothing was done")
+            }
+            _ => Self::internal("the storage failed", error),
+        }
+    }
+
+    /// Adds the code by which stock clients tell errors of one status apart.
+    pub fn with_code(mut self, code: &'static str) -> Self {
+        let details = self.0.details.get_or_insert_with(|| json!({}));
+        details["error_code"] = json!(code);
+        self
+    }
+
+    /// Adds how long to wait before the next try.
+    pub fn with_wait(mut self, retry_after: Duration) -> Self {
         self.0.retry_after = Some(retry_after);
         self
     }
 
-    fn finally(mut self) -> Self {
+    /// Tells stock clients not to try again.
+    pub fn finally(mut self) -> Self {
         self.0.final_answer = true;
         self
     }
@@ -182,11 +217,9 @@ impl From<RunError> for Error {
         match error {
             RunError::Invalid(fields) => Self::fields(&fields),
             RunError::SessionNotFound(id) => Self::session_not_found(id.as_str()),
-            RunError::SessionBusy(id) => Self::new(
-                StatusCode::CONFLICT,
-                ApiErrorKind::ConflictError,
-                format!("session {id} has a run under way; wait for its end"),
-            ),
+            RunError::SessionBusy(id) => {
+                Self::conflict(format!("session {id} has a run under way; wait for its end"))
+            }
             RunError::Full(full) => Self::slow_down(full.to_string(), Duration::from_secs(5)),
             RunError::Stopping => Self::unavailable("this server is stopping"),
             RunError::Store(error) => error.into(),
@@ -205,8 +238,7 @@ impl From<RunError> for Error {
 impl Error {
     /// 404 for a session: no such one, or somebody else's.
     pub fn session_not_found(id: &str) -> Self {
-        let shown: String = id.chars().take(80).collect();
-        Self::not_found(format!("no session {shown:?}"))
+        Self::no_such("session", id)
     }
 
     /// The error that a run's end is, if it is one. The report is in the details.

@@ -1,25 +1,30 @@
 #![doc = include_str!("../README.md")]
 
 mod admin;
+mod agents;
 mod auth;
+mod blobs;
 mod body;
 mod config;
+mod environments;
 mod error;
+mod files;
 mod health;
 mod idempotency;
 pub mod keys;
 mod metrics;
+mod multipart;
 mod origin;
-#[cfg_attr(not(test), expect(dead_code, reason = "the lists that use it come next"))]
 mod page;
-#[expect(dead_code, reason = "the lists that use it come next")]
+mod path;
 mod query;
 mod routes;
 mod run;
-#[expect(dead_code, reason = "the routes that make things come next")]
 mod seed;
 mod serve;
 mod sessions;
+mod upkeep;
+mod upload;
 mod usage;
 mod wire;
 
@@ -33,7 +38,7 @@ use wardian_session::Engine;
 use wardian_store::Store;
 
 pub use admin::Admin;
-pub use config::ServerConfig;
+pub use config::{MaxNetworking, ServerConfig};
 pub use metrics::Metrics;
 
 /// What every handler has.
@@ -44,8 +49,11 @@ struct App {
     logins: auth::Logins,
     health: health::LastHealth,
     /// Memory for request bodies.
-    memory: Semaphore,
-    /// Runs that go on without their caller.
+    memory: Arc<Semaphore>,
+    /// Places for uploads.
+    uploads: Semaphore,
+    blobs: blobs::Blobs,
+    /// What goes on without its caller.
     tasks: TaskTracker,
     stopping: CancellationToken,
 }
@@ -53,7 +61,7 @@ struct App {
 /// Serves the API until `shutdown` is done, then drains: no new connections, runs finish or are cancelled.
 ///
 /// # Errors
-/// When the listener has no address.
+/// When the listener has no address, or the folder of uploaded files cannot be read.
 pub async fn serve(
     listener: TcpListener,
     mut config: ServerConfig,
@@ -70,10 +78,14 @@ pub async fn serve(
         engine: engine.clone(),
         store,
         health: health::LastHealth::default(),
-        memory: Semaphore::new(body::MEMORY_UNITS),
+        memory: Arc::new(Semaphore::new(body::MEMORY_UNITS)),
+        uploads: Semaphore::new(upload::MAX_UPLOADS),
+        blobs: blobs::Blobs::new(engine.files()),
         tasks: TaskTracker::new(),
         stopping: stopping.clone(),
     });
+    let named = app.blobs.sweep()?;
+    app.tasks.spawn(upkeep::run(Arc::clone(&app), named));
     tracing::info!(%address, "serving");
     // Who watches the server sees it drain, too.
     let drained = CancellationToken::new();
@@ -94,6 +106,10 @@ pub async fn serve(
         tracing::info!(runs = engine.runs(), "draining");
         engine.stop(config.drain_timeout).await;
         connections.close().await;
+        app.tasks.close();
+        if tokio::time::timeout(serve::CLOSE_GRACE, app.tasks.wait()).await.is_err() {
+            tracing::warn!("what was under way without its caller is cut off");
+        }
         drained.cancel();
     };
     tokio::join!(served, watched);

@@ -2,10 +2,12 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use wardian_store::{Order, Page, Position};
 
 use crate::query::Query;
 
@@ -25,6 +27,8 @@ const CHECK_BYTES: usize = 12;
 pub struct Asked<K> {
     /// How many things.
     pub limit: u32,
+    /// Whether the client said how many.
+    pub is_explicit: bool,
     /// Where the page begins: after this one, or before it if `backward`.
     pub after: Option<K>,
     /// Whether the page before `after` is asked for.
@@ -45,7 +49,8 @@ impl<K: Serialize + DeserializeOwned> Asked<K> {
             decode(text, &binding)
         });
         let (after, backward) = cursor.map_or((None, false), |(key, backward)| (Some(key), backward));
-        Self { limit: limit.unwrap_or(DEFAULT_LIMIT), after, backward, binding }
+        let is_explicit = limit.is_some();
+        Self { limit: limit.unwrap_or(DEFAULT_LIMIT), is_explicit, after, backward, binding }
     }
 
     /// How many rows to fetch: one more than asked for tells whether there is another page.
@@ -80,6 +85,17 @@ impl<K: Serialize + DeserializeOwned> Asked<K> {
         }
         answer["data"] = rows.iter().map(render).collect();
         answer
+    }
+}
+
+/// Where a thing stands in a list by time.
+pub type ByTime = (Timestamp, String);
+
+impl Asked<ByTime> {
+    /// What to ask the store for.
+    pub fn store_page(&self, order: Order) -> Page {
+        let after = self.after.clone().map(|(at, id)| Position { at, id });
+        Page { order, after, backward: self.backward, limit: self.fetch() }
     }
 }
 

@@ -13,13 +13,26 @@ use wardian_protocol::RequestId;
 
 use crate::App;
 use crate::error::Error;
-use crate::{health, idempotency, origin, run, sessions, usage};
+use crate::{agents, environments, files, health, idempotency, origin, run, sessions, usage};
 
 /// The routes. Each handler but the two of health asks for a key first.
 pub fn routes(app: Arc<App>) -> Router {
     Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
+        .route("/v1/agents", get(agents::list).post(agents::create))
+        .route("/v1/agents/{id}", get(agents::get).post(agents::update))
+        .route("/v1/agents/{id}/archive", post(agents::archive))
+        .route("/v1/agents/{id}/versions", get(agents::versions))
+        .route("/v1/environments", get(environments::list).post(environments::create))
+        .route(
+            "/v1/environments/{id}",
+            get(environments::get).post(environments::update).delete(environments::delete),
+        )
+        .route("/v1/environments/{id}/archive", post(environments::archive))
+        .route("/v1/files", get(files::list).post(files::create))
+        .route("/v1/files/{id}", get(files::get).delete(files::delete))
+        .route("/v1/files/{id}/content", get(files::content))
         .route("/v1/x/run", post(run::run))
         .route("/v1/x/usage", get(usage::usage))
         .route("/v1/x/sessions/{id}", get(sessions::session))

@@ -26,6 +26,7 @@ use crate::App;
 use crate::auth::{Identity, authenticate};
 use crate::body::read_json;
 use crate::error::Error;
+use crate::idempotency;
 use crate::wire::Fields;
 
 /// Events that wait for a slow client; then the agent waits.
@@ -55,9 +56,15 @@ pub async fn run(
 ) -> Result<Response, Error> {
     let identity = authenticate(&app, request.headers(), request.extensions().get()).await?;
     identity.require(&[Scope::Sessions, Scope::Admin])?;
+    let keyed = request.headers().contains_key(idempotency::HEADER);
     let body = read_json(&app, request).await?;
     let asked = read(body, request_id.clone()).map_err(|errors| Error::fields(&errors))?;
     let streamed = asked.stream;
+    if streamed && keyed {
+        return Err(Error::invalid(
+            "stream: a stream cannot be kept for its Idempotency-Key; leave one of the two out",
+        ));
+    }
     let (events, run) = start(&app, &identity, asked);
     if streamed { stream_run(&app, request_id, events, run).await } else { wait_for(events, run).await }
 }

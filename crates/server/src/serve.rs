@@ -30,7 +30,7 @@ const MAX_HEADERS: usize = 100;
 /// How long to wait when there is no descriptor or no memory for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long connections get to end after the last run has.
-const CLOSE_GRACE: Duration = Duration::from_secs(5);
+pub const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
 /// The address at the other end of the connection.
 #[derive(Clone, Copy, Debug)]

@@ -1,8 +1,8 @@
 //! Reads JSON objects field by field: every field that is wrong is named, and one that is not known is named with the
 //! nearest that is.
 
-#[expect(dead_code, reason = "the routes that use it come next")]
 pub mod agent;
+pub mod environment;
 #[cfg_attr(not(test), expect(dead_code, reason = "the routes that use it come next"))]
 pub mod event;
 pub mod metadata;

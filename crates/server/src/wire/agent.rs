@@ -139,6 +139,7 @@ pub fn refuse_lists(fields: &mut Fields<'_>, names: &[&'static str]) {
 }
 
 /// Reads a system prompt: null or empty clears it.
+#[expect(dead_code, reason = "sessions that override it come next")]
 pub fn read_system(value: Option<Value>, fields: &mut Fields<'_>) -> Option<Value> {
     read_text(value, "system", MAX_SYSTEM_CHARS, fields)
 }

@@ -283,7 +283,7 @@ fn body_rows(app: &App) -> Vec<Row> {
         post(Malformed, &[key, json_type], b"{} {}", (400, INVALID, "no JSON")),
         post(
             Malformed,
-            &[key, json_type, ("idempotency-key", "x")],
+            &[key, json_type, ("idempotency-key", "two words")],
             &good,
             (400, INVALID, "Idempotency-Key"),
         ),

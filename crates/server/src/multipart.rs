@@ -281,7 +281,7 @@ mod tests {
             "--XX\r\nContent-Disposition: attachment; name=\"a\"\r\n\r\n".to_owned(),
             "--XX\r\nContent-Disposition: form-data; name=\"a\r\n\r\n".to_owned(),
             format!("--XX\r\n{disposition}X: {}\r\n\r\n", "y".repeat(MAX_HEAD_BYTES)),
-            format!("--XX\r\n{disposition}\r\nx\r\n--XX?"),
+            format!("--XX\r\n{disposition}\r\nx\r\n--XX??"),
         ] {
             for size in [1, 5, 100_000] {
                 assert!(parts(form.as_bytes(), size).is_err(), "{form:?}");

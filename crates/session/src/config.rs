@@ -20,8 +20,10 @@ pub struct EngineConfig {
     pub defaults: RunLimits,
     /// The most that a run may ask for.
     pub ceilings: RunLimits,
-    /// How many runs there may be at once.
+    /// How many runs and turns there may be at once.
     pub caps: Caps,
+    /// What a managed session may use, and for how long.
+    pub sessions: SessionLimits,
     /// The model of a run that asks for none; a name or an alias.
     pub default_model: String,
     /// Memory, processes and sizes of each sandbox.
@@ -44,6 +46,7 @@ impl EngineConfig {
             defaults: RunLimits::DEFAULT,
             ceilings: RunLimits::CEILING,
             caps: Caps::default(),
+            sessions: SessionLimits::default(),
             default_model: "sonnet".to_owned(),
             sandbox_limits: wardian_sandbox::Limits::default(),
             metrics: crate::Metrics::default(),
@@ -88,21 +91,66 @@ impl RunLimits {
         Self { max_turns: 1_000, max_cost: NanoUsd::from_usd(100), timeout: Duration::from_secs(6 * 3600) };
 }
 
-/// How many runs there may be at once; the next one is told to come back.
+/// What a managed session may use, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Money over its whole life, also where its own budget is higher or none.
+    pub max_cost: NanoUsd,
+    /// Rounds between model and tools in one turn.
+    pub max_turns: u32,
+    /// Wall time of one turn, without the time in which it waits for its client.
+    pub turn_timeout: Duration,
+    /// How long its sandbox stays after it has nothing to do.
+    pub idle_timeout: Duration,
+    /// How long a call waits for its client before it is denied.
+    pub approval_ttl: Duration,
+    /// Sandboxes that stay though they have nothing to do; over it, the one that has waited longest goes.
+    pub warm_sandboxes: usize,
+}
+
+impl Default for SessionLimits {
+    /// A turn may be an hour's work; a sandbox that waits costs tens of MiB, and making another costs milliseconds; a
+    /// person may answer the next day.
+    fn default() -> Self {
+        Self {
+            max_cost: NanoUsd::from_usd(100),
+            max_turns: 1_000,
+            turn_timeout: Duration::from_secs(3600),
+            idle_timeout: Duration::from_secs(300),
+            approval_ttl: Duration::from_secs(24 * 3600),
+            warm_sandboxes: 32,
+        }
+    }
+}
+
+/// How many runs and turns there may be at once. A run over it is told to come back, a turn waits in line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
     /// On this host.
     pub runs_per_host: usize,
+    /// Of one org.
+    pub runs_per_org: usize,
     /// Of one user. Runs without a user count together.
     pub runs_per_user: usize,
-    /// Under one API key.
+    /// Under one API key; turns are not counted by key.
     pub runs_per_key: usize,
+    /// Turns in line on this host.
+    pub queued_per_host: usize,
+    /// Turns in line of one user.
+    pub queued_per_user: usize,
 }
 
 impl Default for Caps {
     /// A sandbox with an agent takes tens of MiB and most of its time waits for the model: 64 fit a small machine.
-    /// A user gets a share that leaves room for others.
+    /// A user gets a share that leaves room for others. A line of thousands costs little and is worth more than a refusal.
     fn default() -> Self {
-        Self { runs_per_host: 64, runs_per_user: 8, runs_per_key: 32 }
+        Self {
+            runs_per_host: 64,
+            runs_per_org: 64,
+            runs_per_user: 8,
+            runs_per_key: 32,
+            queued_per_host: 10_000,
+            queued_per_user: 1_000,
+        }
     }
 }

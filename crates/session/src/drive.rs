@@ -27,7 +27,7 @@ use crate::stamp::stamp;
 use crate::state::{Effect, Event, Grace, Row, RunState, Show};
 
 /// How much is read at a time; also what a pipe holds.
-const CHUNK_BYTES: usize = 64 * 1024;
+pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
 /// What waits to be written to the agent; over it, nothing more is read from it.
 const MAX_OUTGOING_BYTES: usize = 1024 * 1024;
 /// The signal that ends what does not end by itself.
@@ -337,7 +337,7 @@ async fn cancelled_either(caller: &CancellationToken, engine: &CancellationToken
 }
 
 /// Reads a chunk; 0 at the end or a broken pipe, which is the same to us.
-async fn read_some(pipe: &mut Option<pipe::Receiver>, chunk: &mut [u8]) -> usize {
+pub(crate) async fn read_some(pipe: &mut Option<pipe::Receiver>, chunk: &mut [u8]) -> usize {
     match pipe {
         Some(pipe) => pipe.read(chunk).await.unwrap_or(0),
         None => pending().await,
@@ -345,7 +345,7 @@ async fn read_some(pipe: &mut Option<pipe::Receiver>, chunk: &mut [u8]) -> usize
 }
 
 /// Writes what the agent takes; an agent that closed its input gets no more.
-async fn write_some(pipe: &mut Option<pipe::Sender>, outgoing: &mut Vec<u8>) {
+pub(crate) async fn write_some(pipe: &mut Option<pipe::Sender>, outgoing: &mut Vec<u8>) {
     match pipe {
         Some(sender) if !outgoing.is_empty() => match sender.write(outgoing).await {
             Ok(written) => drop(outgoing.drain(..written)),

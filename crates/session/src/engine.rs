@@ -18,7 +18,9 @@ use wardian_store::{BeginRun, NewSession, RunOutcomeRecord, SessionRecord, Store
 
 use crate::config::{EngineConfig, Ownership};
 use crate::error::{RunError, StartError};
+use crate::feed::Feeds;
 use crate::folder::{DataFolder, SessionFolders};
+use crate::managed::Actors;
 use crate::plan::{self, Plan};
 use crate::report::RunReport;
 use crate::request::{Caller, RunRequest};
@@ -36,7 +38,7 @@ const SHARE_PAUSE: Duration = Duration::from_millis(20);
 /// Runs agents and commands in sandboxes. A cheap handle; all clones are one engine.
 #[derive(Clone)]
 pub struct Engine {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 /// Where a run's events go. The caller bounds it; a full one makes the agent wait. A closed one is fine: nobody listens.
@@ -84,10 +86,12 @@ pub(crate) struct Inner {
     pub(crate) gateway: Gateway,
     pub(crate) launcher: Launcher,
     pub(crate) folder: DataFolder,
-    slots: Arc<Slots>,
-    tasks: TaskTracker,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) actors: Actors,
+    pub(crate) feeds: Feeds,
     /// No new runs.
-    stopping: CancellationToken,
+    pub(crate) stopping: CancellationToken,
     /// Runs under way end.
     pub(crate) ending: CancellationToken,
     /// Ends of runs that the store did not take, to be tried again.
@@ -132,11 +136,15 @@ impl Engine {
             folder,
             slots,
             tasks: TaskTracker::new(),
+            actors: Actors::default(),
+            feeds: Feeds::default(),
             stopping: CancellationToken::new(),
             ending: CancellationToken::new(),
             unended: Mutex::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let engine = Self { inner: Arc::new(inner) };
+        engine.start_waker();
+        Ok(engine)
     }
 
     /// Runs a prompt to its end. Dropping the future cancels the run; it is cleaned up all the same.

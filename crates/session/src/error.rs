@@ -72,6 +72,9 @@ pub enum Full {
     /// Of the host.
     #[error("this host runs as many as it may ({0})")]
     Host(usize),
+    /// Of the org.
+    #[error("this organisation runs as many as it may ({0})")]
+    Org(usize),
     /// Of the user.
     #[error("this user runs as many as one user may ({0})")]
     User(usize),

@@ -109,10 +109,16 @@ impl DataFolder {
         Ok(())
     }
 
+    /// The folder of all that lies on the disk for a session.
+    #[must_use]
+    pub fn session_root(&self, id: &SessionId) -> PathBuf {
+        self.root.join("sessions").join(id.as_str())
+    }
+
     /// Where a session's folders lie.
     #[must_use]
     pub fn session(&self, id: &SessionId) -> SessionFolders {
-        let session = self.root.join("sessions").join(id.as_str());
+        let session = self.session_root(id);
         SessionFolders { workspace: session.join("workspace"), home: session.join("home") }
     }
 

@@ -22,6 +22,15 @@ pub(crate) fn spec(config: &EngineConfig, plan: &Plan, folders: &SessionFolders,
         Place::Hosted => Volume::new(&folders.workspace, WORKSPACE),
         Place::Local(dir) => Volume::same(dir),
     };
+    on(config, workspace, folders, door)
+}
+
+/// The sandbox of a managed session.
+pub(crate) fn hosted_spec(config: &EngineConfig, folders: &SessionFolders, door: PathBuf) -> Spec {
+    on(config, Volume::new(&folders.workspace, WORKSPACE), folders, door)
+}
+
+fn on(config: &EngineConfig, workspace: Volume, folders: &SessionFolders, door: PathBuf) -> Spec {
     let mut spec = Spec::new(workspace);
     spec.home = Some(Volume::new(&folders.home, HOME));
     spec.read_only.clone_from(&config.read_only);
@@ -35,11 +44,21 @@ pub(crate) fn spec(config: &EngineConfig, plan: &Plan, folders: &SessionFolders,
 pub(crate) fn tenant(org: &OrgId, user: Option<&str>, session: &SessionId, place: &Place) -> Option<String> {
     match place {
         Place::Local(_) => None,
-        Place::Hosted => Some(match user {
-            Some(user) => format!("{org}/user/{user}"),
-            None => format!("{org}/session/{session}"),
-        }),
+        Place::Hosted => Some(tenant_of(org, user, session)),
     }
+}
+
+/// Whose a hosted sandbox is.
+pub(crate) fn tenant_of(org: &OrgId, user: Option<&str>, session: &SessionId) -> String {
+    match user {
+        Some(user) => format!("{org}/user/{user}"),
+        None => format!("{org}/session/{session}"),
+    }
+}
+
+/// The agent's program, inside.
+pub(crate) fn agent_program() -> String {
+    Path::new(RUN_DIR).join("wardian-agent").to_string_lossy().into_owned()
 }
 
 /// The program of a run. `key` is the virtual one: it opens this run's door only.
@@ -76,9 +95,8 @@ fn argv(plan: &Plan) -> Vec<String> {
 }
 
 fn agent_argv(plan: &Plan) -> Vec<String> {
-    let program = Path::new(RUN_DIR).join("wardian-agent");
     let mut argv: Vec<String> = vec![
-        program.to_string_lossy().into_owned(),
+        agent_program(),
         "--output-format=stream-json".to_owned(),
         "--verbose".to_owned(),
         "--input-format=stream-json".to_owned(),
@@ -104,16 +122,21 @@ fn agent_argv(plan: &Plan) -> Vec<String> {
 }
 
 fn environment(plan: &Plan, key: &str) -> Vec<(String, String)> {
-    let mut environment = vec![
-        ("ANTHROPIC_BASE_URL".to_owned(), format!("http://127.0.0.1:{GATEWAY_PORT}")),
-        ("ANTHROPIC_API_KEY".to_owned(), key.to_owned()),
-        ("IS_SANDBOX".to_owned(), "1".to_owned()),
-        ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC".to_owned(), "1".to_owned()),
-        ("LANG".to_owned(), "C.UTF-8".to_owned()),
-    ];
+    let mut environment = base_environment(key);
     if matches!(plan.runtime, Runtime::Command(_)) {
         environment.push(("PROMPT".to_owned(), plan.prompt.clone()));
         environment.push(("ANTHROPIC_MODEL".to_owned(), plan.model.clone()));
     }
     environment
+}
+
+/// What every program of ours in a sandbox is told. `key` is the virtual one: it opens one door only.
+pub(crate) fn base_environment(key: &str) -> Vec<(String, String)> {
+    vec![
+        ("ANTHROPIC_BASE_URL".to_owned(), format!("http://127.0.0.1:{GATEWAY_PORT}")),
+        ("ANTHROPIC_API_KEY".to_owned(), key.to_owned()),
+        ("IS_SANDBOX".to_owned(), "1".to_owned()),
+        ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC".to_owned(), "1".to_owned()),
+        ("LANG".to_owned(), "C.UTF-8".to_owned()),
+    ]
 }

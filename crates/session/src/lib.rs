@@ -5,8 +5,10 @@ mod config;
 mod drive;
 mod engine;
 mod error;
+mod feed;
 mod folder;
 mod launch;
+pub mod life;
 mod lines;
 mod managed;
 mod metrics;
@@ -18,10 +20,13 @@ mod run;
 mod slots;
 mod stamp;
 pub mod state;
+mod tools;
+mod translate;
 
-pub use config::{Caps, EngineConfig, Ownership, RunLimits};
+pub use config::{Caps, EngineConfig, Ownership, RunLimits, SessionLimits};
 pub use engine::{Engine, Health, RunEvent, RunSink};
 pub use error::{FieldError, Full, RunError, StartError};
+pub use feed::Follower;
 pub use launch::{GATEWAY_PORT, WORKSPACE};
 pub use managed::{
     Confirmation, Definition, Followed, NewManagedSession, Previews, SessionError, SessionUpdate,

@@ -1,5 +1,11 @@
 //! Managed sessions: what a caller may ask of one, and what it is shown.
 
+mod actor;
+mod engine;
+mod worker;
+
+pub(crate) use engine::Actors;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

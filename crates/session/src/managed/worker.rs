@@ -1,0 +1,318 @@
+//! The agent of a managed session: its door, its sandbox, its process, and the pipes between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use wardian_gateway::{Door, DoorSpec, Exchange, Grant};
+use wardian_ledger::PriceTable;
+use wardian_protocol::{HostFrame, NanoUsd, OrgId, RequestId, SessionId};
+use wardian_sandbox::{Exec, Process, Sandbox, Stdio};
+
+use super::Definition;
+use crate::drive::{CHUNK_BYTES, read_some, write_some};
+use crate::engine::{Inner, describe};
+use crate::launch;
+use crate::tools::Tools;
+use crate::translate::{self, Translator};
+
+/// News of model requests that wait; then requests wait.
+const EXCHANGES: usize = 64;
+/// What waits to be written to the agent; over it, nothing more is read from it.
+pub const MAX_OUTGOING_BYTES: usize = 4 * 1024 * 1024;
+/// What is kept of the agent's standard error, for the text of an error.
+const MAX_STDERR_BYTES: usize = 2000;
+/// How long output is awaited from what an agent left behind when it exited.
+const DRAIN: Duration = Duration::from_secs(1);
+/// How long an agent gets to be gone once it was ended.
+const END_GRACE: Duration = Duration::from_secs(5);
+
+/// Whose agent it is.
+pub struct Owner<'a> {
+    pub org_id: &'a OrgId,
+    pub session_id: &'a SessionId,
+    pub user: Option<&'a str>,
+}
+
+/// A running agent.
+pub struct Agent {
+    sandbox: Option<Sandbox>,
+    door: Option<Door>,
+    process: Process,
+    stdin: Option<pipe::Sender>,
+    stdout: Option<pipe::Receiver>,
+    stderr: Option<pipe::Receiver>,
+    chunk: Vec<u8>,
+    errors: Vec<u8>,
+    outgoing: Vec<u8>,
+    exchanges: mpsc::Receiver<Exchange>,
+    /// How it ended, and until when its output is awaited.
+    exited: Option<(String, Instant)>,
+    pub translator: Translator,
+}
+
+/// What comes from an agent.
+pub enum News {
+    /// It wrote so many bytes; [`Agent::heard`] has them.
+    Output(Vec<u8>),
+    /// The gateway saw a model request begin or end.
+    Exchange(Exchange),
+    /// It is gone; the text says how.
+    Ended(String),
+    /// It took input, or wrote what nobody reads.
+    Progress,
+}
+
+impl Agent {
+    /// Makes a sandbox and starts the agent in it, with the orders of its first line.
+    pub async fn start(
+        engine: &Inner,
+        owner: &Owner<'_>,
+        definition: &Definition,
+        tools: &Tools,
+        room: NanoUsd,
+        resume: Resume,
+    ) -> Result<Self, String> {
+        let started = Self::try_start(engine, owner, definition, tools, room, resume).await;
+        started.map_err(|error| {
+            tracing::error!(session_id = %owner.session_id, error, "an agent could not be started");
+            error
+        })
+    }
+
+    async fn try_start(
+        engine: &Inner,
+        owner: &Owner<'_>,
+        definition: &Definition,
+        tools: &Tools,
+        room: NanoUsd,
+        resume: Resume,
+    ) -> Result<Self, String> {
+        let id = RequestId::from_random(crate::random_bits());
+        let folders = engine.folder.session(owner.session_id);
+        let tenant = Some(launch::tenant_of(owner.org_id, owner.user, owner.session_id));
+        for folder in [&folders.workspace, &folders.home] {
+            let made = engine.launcher.make_volume(folder, tenant.as_deref());
+            made.map_err(|error| format!("make the session's folders: {}", describe(&error)))?;
+        }
+        let (observer, exchanges) = mpsc::channel(EXCHANGES);
+        let socket = engine.folder.door(&id);
+        let grant = Grant {
+            org_id: owner.org_id.clone(),
+            user_id: owner.user.map(str::to_owned),
+            session_id: owner.session_id.clone(),
+            run_id: id.clone(),
+            max_cost: Some(room),
+            models: None,
+        };
+        let spec = DoorSpec { socket: socket.clone(), grant, observer: Some(observer) };
+        let door = engine.gateway.open(spec).map_err(|error| describe(&error))?;
+        let mut spec = launch::hosted_spec(&engine.config, &folders, socket);
+        spec.tenant = tenant;
+        let sandbox = engine.launcher.create(id.as_str(), &spec).await;
+        let sandbox = sandbox.map_err(|error| format!("make the sandbox: {}", describe(&error)))?;
+        let key = door.virtual_key().expose_secret();
+        let exec = exec(engine, owner, definition, tools, room, resume, key);
+        let mut process =
+            sandbox.exec(exec).await.map_err(|error| format!("start the agent: {}", describe(&error)))?;
+        let mut agent = Self {
+            stdin: process.stdin.take(),
+            stdout: process.stdout.take(),
+            stderr: process.stderr.take(),
+            sandbox: Some(sandbox),
+            door: Some(door),
+            process,
+            chunk: vec![0; CHUNK_BYTES],
+            errors: Vec::new(),
+            outgoing: Vec::new(),
+            exchanges,
+            exited: None,
+            translator: Translator::default(),
+        };
+        agent.write(&translate::initialize(definition.agent["system"].as_str(), tools));
+        Ok(agent)
+    }
+
+    /// Waits for what comes next. May be dropped and called again.
+    pub async fn next(&mut self) -> News {
+        let is_read = self.stdout.is_none();
+        let may_read = self.outgoing.len() < MAX_OUTGOING_BYTES;
+        tokio::select! {
+            biased;
+            Some(exchange) = self.exchanges.recv() => News::Exchange(exchange),
+            () = write_some(&mut self.stdin, &mut self.outgoing) => News::Progress,
+            read = read_some(&mut self.stdout, &mut self.chunk), if may_read => match read {
+                0 => {
+                    self.stdout = None;
+                    News::Progress
+                }
+                bytes => News::Output(self.chunk[..bytes].to_vec()),
+            },
+            read = read_stderr(&mut self.stderr, &mut self.errors) => {
+                if read == 0 {
+                    self.stderr = None;
+                }
+                News::Progress
+            }
+            exit = self.process.wait(), if self.exited.is_none() => {
+                let how = match exit {
+                    Ok(exit) => format!("the agent ended with {}", exit.shell_code()),
+                    Err(error) => format!("the sandbox is gone: {}", describe(&error)),
+                };
+                // What it wrote before is read first; what it left behind may hold the pipe open for ever.
+                self.exited = Some((how, Instant::now() + DRAIN));
+                News::Progress
+            }
+            how = drained(&self.exited, is_read) => {
+                News::Ended(format!("{how}{}", self.last_words()))
+            }
+        }
+    }
+
+    /// Writes a frame; the agent takes it when it can.
+    pub fn write(&mut self, frame: &HostFrame) {
+        if self.stdin.is_some() {
+            self.outgoing.extend(frame.to_value().to_string().into_bytes());
+            self.outgoing.push(b'\n');
+        }
+    }
+
+    /// Changes what may still be spent.
+    pub fn set_room(&self, room: NanoUsd) {
+        if let Some(door) = &self.door {
+            let spent = door.spent().cost;
+            door.set_max_cost(Some(spent.saturating_add(room)));
+        }
+    }
+
+    /// Ends it and waits until nothing of it is left and all its requests are settled; returns what the gateway said of
+    /// them last.
+    pub async fn end(mut self) -> Vec<Exchange> {
+        if let Some(sandbox) = self.sandbox.take() {
+            let destroyed = tokio::time::timeout(END_GRACE, sandbox.destroy()).await;
+            match destroyed {
+                Ok(Ok(())) => (),
+                Ok(Err(error)) => {
+                    tracing::error!(
+                        error = describe(&error),
+                        "a sandbox was not destroyed; the launcher sweeps it"
+                    );
+                }
+                Err(_) => tracing::error!("a sandbox was not destroyed in time; the launcher sweeps it"),
+            }
+        }
+        let mut last = Vec::new();
+        if let Some(door) = self.door.take() {
+            let closing = door.close();
+            tokio::pin!(closing);
+            // Heard while it closes, since requests that end wait to be heard.
+            loop {
+                tokio::select! {
+                    biased;
+                    Some(exchange) = self.exchanges.recv() => last.push(exchange),
+                    _ = &mut closing => break,
+                }
+            }
+        }
+        while let Ok(exchange) = self.exchanges.try_recv() {
+            last.push(exchange);
+        }
+        last
+    }
+
+    fn last_words(&self) -> String {
+        let text = String::from_utf8_lossy(&self.errors);
+        let text = text.trim();
+        if text.is_empty() { String::new() } else { format!(": {text}") }
+    }
+}
+
+/// How an agent begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// With the conversation that the session had.
+    pub conversation: bool,
+    /// And with the turn that was under way.
+    pub turn: bool,
+}
+
+fn exec(
+    engine: &Inner,
+    owner: &Owner<'_>,
+    definition: &Definition,
+    tools: &Tools,
+    room: NanoUsd,
+    resume: Resume,
+    key: &str,
+) -> Exec {
+    let model = definition.agent["model"]["id"].as_str().unwrap_or(&engine.config.default_model);
+    let model = PriceTable::embedded().resolve_alias(model);
+    let id = conversation_id(owner.session_id);
+    let mut argv = vec![
+        launch::agent_program(),
+        "--output-format=stream-json".to_owned(),
+        "--input-format=stream-json".to_owned(),
+        "--verbose".to_owned(),
+        "--include-partial-messages".to_owned(),
+        format!("--model={model}"),
+        format!("--max-turns={}", engine.config.sessions.max_turns),
+        format!("--max-budget-usd={}", room.to_string().trim_start_matches('$')),
+        if resume.conversation { format!("--resume={id}") } else { format!("--session-id={id}") },
+    ];
+    argv.extend(tools.arguments());
+    let mut exec = Exec::new(argv);
+    exec.env = launch::base_environment(key);
+    if resume.turn {
+        exec.env.push(("CLAUDE_CODE_RESUME_INTERRUPTED_TURN".to_owned(), "1".to_owned()));
+    }
+    exec.stdin = Stdio::Piped;
+    exec
+}
+
+/// The id of a session's conversation in the agent's transcripts: a UUID that the session's id gives.
+fn conversation_id(session: &SessionId) -> String {
+    uuid(session.as_str())
+}
+
+/// A UUID (version 8: of our own making) that a text gives.
+pub fn uuid(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
+    let mut bytes = [0u8; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    bytes[6] = bytes[6] & 0x0f | 0x80;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// Waits until an agent that has exited has nothing more to say.
+async fn drained(exited: &Option<(String, Instant)>, is_read: bool) -> String {
+    match exited {
+        None => std::future::pending().await,
+        Some((how, until)) => {
+            if !is_read {
+                tokio::time::sleep_until(*until).await;
+            }
+            how.clone()
+        }
+    }
+}
+
+async fn read_stderr(pipe: &mut Option<pipe::Receiver>, kept: &mut Vec<u8>) -> usize {
+    let mut chunk = [0; 4096];
+    let read = read_some(pipe, &mut chunk).await;
+    kept.extend_from_slice(&chunk[..read]);
+    let over = kept.len().saturating_sub(MAX_STDERR_BYTES);
+    kept.drain(..over);
+    read
+}
+
+/// The tools and rules of a definition.
+pub fn tools(definition: &Definition) -> Arc<Tools> {
+    Arc::new(Tools::read(definition.agent.get("tools").unwrap_or(&Value::Null)))
+}

@@ -7,5 +7,6 @@ mod it {
     mod command;
     mod hostile;
     mod life;
+    mod managed;
     mod world;
 }

@@ -184,7 +184,8 @@ impl Life {
         if turn.interrupted {
             return self.end_turn("end_turn", Value::Null, context, output);
         }
-        if self.status == SessionStatus::Running {
+        // One that no agent has begun has only waited, and waits on.
+        if self.status == SessionStatus::Running && turn.is_announced {
             self.reschedule(context, output);
         }
     }
@@ -192,7 +193,8 @@ impl Life {
     /// The server stops: a turn under way goes on at its next start.
     pub(super) fn park(&mut self, context: &mut Context<'_>, output: &mut Output) {
         self.close_spans(context, output);
-        if self.turn.is_some() && self.status == SessionStatus::Running {
+        let is_announced = self.turn.as_ref().is_some_and(|turn| turn.is_announced);
+        if is_announced && self.status == SessionStatus::Running {
             self.reschedule(context, output);
         }
     }

@@ -359,8 +359,7 @@ impl Actor {
         self.must_rest()?;
         self.end_agent().await;
         let (org, id) = (&self.record.org_id, &self.record.id);
-        let at = self.engine.now();
-        self.engine.store.delete_session(org, id, self.fence, at).await.map_err(SessionError::Store)?;
+        self.engine.store.delete_session(org, id, self.fence).await.map_err(SessionError::Store)?;
         let event = self.row("session.deleted", json!({}));
         self.record.last_seq += 1;
         self.feed.publish(vec![news(self.record.last_seq, event.kind.as_str(), &event.payload)]);

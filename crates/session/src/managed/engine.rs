@@ -221,12 +221,15 @@ impl Engine {
     /// Looks after sessions that nobody looks after and that have something to do: after a crash, when the store works
     /// again, when an approval has expired.
     pub(crate) fn start_waker(&self) {
-        let inner = Arc::clone(&self.inner);
+        // It does not keep the engine alive.
+        let (inner, stopping) = (Arc::downgrade(&self.inner), self.inner.stopping.clone());
         self.inner.tasks.spawn(async move {
-            while !inner.stopping.is_cancelled() {
-                inner.wake_due().await;
+            loop {
+                let Some(engine) = inner.upgrade() else { return };
+                engine.wake_due().await;
+                drop(engine);
                 tokio::select! {
-                    () = inner.stopping.cancelled() => (),
+                    () = stopping.cancelled() => return,
                     () = tokio::time::sleep(WAKE_EVERY) => (),
                 }
             }

@@ -19,6 +19,8 @@ mod open;
 mod owners;
 #[path = "it/resources.rs"]
 mod resources;
+#[path = "it/retention.rs"]
+mod retention;
 #[path = "it/story.rs"]
 mod story;
 #[path = "it/usage.rs"]

@@ -50,6 +50,12 @@ impl Owners {
         held.contains_key(owner) || is_unlocked(&path)
     }
 
+    /// Whether an owner lives, be it this very store that holds it.
+    pub(super) fn lives(&self, owner: &str) -> bool {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.contains_key(owner) || self.file(owner).is_some_and(|path| !is_unlocked(&path))
+    }
+
     fn file(&self, owner: &str) -> Option<PathBuf> {
         let database = self.database.as_deref()?;
         let owner: String = owner.bytes().map(|byte| format!("{byte:02x}")).collect();

@@ -1,10 +1,14 @@
 //! What only shows with a hand on the connection.
 
+use jiff::Timestamp;
 use serde_json::json;
-use wardian_protocol::{EventId, SessionId};
+use wardian_protocol::{AgentId, EventId, OrgId, SessionId};
 
 use super::*;
-use crate::{CreatedRange, Order, Page, Position};
+use crate::{
+    AgentQuery, CreatedRange, EnvironmentQuery, EventQuery, FileQuery, NewEvent, NewSession, Order, Page,
+    Position, SessionQuery, Store,
+};
 
 fn event(n: u64, bytes: usize) -> NewEvent {
     NewEvent {

@@ -326,7 +326,7 @@ async fn lists_take_what_fits() {
     let org_id = store.default_org().await.unwrap();
     for n in 1..=6 {
         let mut new = new_managed(&org_id, n, i64::try_from(n).unwrap());
-        new.user_id = (n % 2 == 0).then(|| "bob".to_owned());
+        new.user_id = n.is_multiple_of(2).then(|| "bob".to_owned());
         let managed = new.managed.as_mut().unwrap();
         (managed.agent_id, managed.agent_version) = (id(n % 3), n % 2);
         store.create_session(new).await.unwrap();

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::servers::Servers;
 use serde_json::Value;
 use wardian_agent::{NanoUsd, PermissionMode, Thinking, ToolSet};
 
@@ -55,6 +56,8 @@ pub struct Args {
     pub keep_nothing: bool,
     /// `--settings`: JSON, or a file of it.
     pub settings: Option<String>,
+    /// `--mcp-config`.
+    pub servers: Servers,
 }
 
 /// What is written to standard output.
@@ -294,7 +297,7 @@ fn set(args: &mut Args, name: &'static str, value: &str) -> Result<(), Complaint
         "settings" => args.settings = not_empty(value),
         // Nothing is loaded from settings files, so an empty list changes nothing.
         "setting-sources" if value.is_empty() => (),
-        "mcp-config" if without_servers(value) => (),
+        "mcp-config" => args.servers.add_config(value)?,
         "managed-settings" if empty_object(value) => (),
         // These only say more, or less, of what is done anyway, or prepare for what is not there.
         "bare"
@@ -356,17 +359,6 @@ fn uuid(name: &str, value: &str) -> Result<String, Complaint> {
         return Ok(value.to_owned());
     }
     Err(format!("option '--{name}' must be a UUID"))
-}
-
-fn without_servers(value: &str) -> bool {
-    let servers = serde_json::from_str::<Value>(value).ok();
-    servers.is_some_and(|config| {
-        config.as_object().is_some_and(|config| {
-            config.iter().all(|(key, value)| {
-                key == "mcpServers" && value.as_object().is_some_and(serde_json::Map::is_empty)
-            })
-        })
-    })
 }
 
 fn empty_object(value: &str) -> bool {
@@ -495,7 +487,7 @@ mod tests {
             ("--resume", "needs a value"),
             ("-r", "needs a value"),
             ("--setting-sources=project", "'--setting-sources' is not supported"),
-            ("--mcp-config={\"mcpServers\":{\"x\":{}}}", "'--mcp-config' is not supported"),
+            ("--mcp-config={\"mcpServers\":{\"x\":{}}}", "'stdio', which is not supported"),
             ("--mcp-config=file.json", "'--mcp-config' is not supported"),
             ("--managed-settings={\"a\":1}", "'--managed-settings' is not supported"),
             ("--json-schema={}", "'--json-schema' is not supported"),

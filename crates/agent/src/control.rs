@@ -17,6 +17,7 @@ use wardian_protocol::{AgentFrame, HostFrame, JsonMap};
 
 use crate::host::{Host, Pending, Question};
 use crate::lines::{Gone, Input, Output};
+use crate::servers::{self, Servers};
 use crate::settings::nothing;
 
 /// How the front ended.
@@ -60,6 +61,8 @@ pub struct Setup {
     pub options: Options,
     /// Whether a flag gave the system prompt; else the host does, or the preset holds.
     pub system_prompt_given: bool,
+    /// The tool servers that the host runs.
+    pub servers: Servers,
     /// Whether the host asked to be asked.
     pub ask_host: bool,
 }
@@ -211,6 +214,7 @@ impl Front {
             if self.setup.ask_host {
                 options.can_use_tool = Some(self.host.can_use_tool());
             }
+            self.setup.servers.install(&self.host, &mut options);
             query(Prompt::Open, options)
         })
     }
@@ -280,11 +284,17 @@ impl Front {
 
     /// Takes the host's set-up in. After the first prompt it is only answered: what the query began with stays.
     fn initialize(&mut self, initialize: Initialize) -> Result<Value, String> {
+        let mut parked = Value::Null;
         if self.query.is_none() {
+            parked = self.setup.servers.add_initialize(&initialize.extra)?;
             self.set_up(initialize)?;
             self.initialized = true;
         }
-        Ok(self.description())
+        let mut description = self.description();
+        if !parked.is_null() {
+            description["sdk_mcp_manifests_parked"] = parked;
+        }
+        Ok(description)
     }
 
     fn set_up(&mut self, initialize: Initialize) -> Result<(), String> {
@@ -371,6 +381,9 @@ const HARMLESS: &[&str] = &[
 
 /// The first field that asks for something that is not there.
 fn not_built(fields: &JsonMap) -> Option<&str> {
-    let asks = |(name, value): &(&String, &Value)| !HARMLESS.contains(&name.as_str()) && !nothing(value);
+    let asks = |(name, value): &(&String, &Value)| {
+        let is_known = HARMLESS.contains(&name.as_str()) || servers::FIELDS.contains(&name.as_str());
+        !is_known && !nothing(value)
+    };
     fields.iter().find(asks).map(|(name, _)| name.as_str())
 }

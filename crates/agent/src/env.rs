@@ -24,6 +24,10 @@ pub struct Environment {
     pub effort: Option<String>,
     /// `BASH_DEFAULT_TIMEOUT_MS`, `BASH_MAX_TIMEOUT_MS`, `BASH_MAX_OUTPUT_LENGTH`.
     pub tool_limits: ToolLimits,
+    /// `MCP_TIMEOUT`.
+    pub mcp_connect_timeout: Option<Duration>,
+    /// `MCP_TOOL_TIMEOUT`.
+    pub mcp_call_timeout: Option<Duration>,
     /// `IS_SANDBOX=1`: root is nobody's root here.
     pub is_sandbox: bool,
     /// `HOME`.
@@ -84,6 +88,8 @@ impl Environment {
             let chars = usize::try_from(chars).unwrap_or(usize::MAX);
             limits.bash_output_chars = chars.clamp(*BASH_OUTPUT_CHARS.start(), *BASH_OUTPUT_CHARS.end());
         }
+        let mcp_connect_timeout = number("MCP_TIMEOUT").filter(|ms| *ms > 0).map(Duration::from_millis);
+        let mcp_call_timeout = number("MCP_TOOL_TIMEOUT").filter(|ms| *ms > 0).map(Duration::from_millis);
         let max_output_tokens = number("CLAUDE_CODE_MAX_OUTPUT_TOKENS").filter(|tokens| *tokens > 0);
         let max_thinking_tokens = number("MAX_THINKING_TOKENS");
         let base_url = get("ANTHROPIC_BASE_URL");
@@ -110,6 +116,8 @@ impl Environment {
             max_thinking_tokens,
             effort: get("CLAUDE_CODE_EFFORT_LEVEL"),
             tool_limits: limits,
+            mcp_connect_timeout,
+            mcp_call_timeout,
             is_sandbox: get("IS_SANDBOX").as_deref() == Some("1"),
             home: get("HOME").map(PathBuf::from),
             config_dir: get("CLAUDE_CONFIG_DIR")

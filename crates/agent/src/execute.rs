@@ -18,6 +18,8 @@ use crate::{schema, state, words};
 
 /// Calls of one reply that run at the same time.
 const SIDE_BY_SIDE: usize = 8;
+/// The same for calls that others run.
+const ELSEWHERE: usize = 64;
 /// How long a tool may take to end what it started when the turn is stopped.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// The most bytes of a result that the model gets; Bash and Read stay far below by themselves.
@@ -112,7 +114,7 @@ pub(crate) async fn run_tools(
     stop: &CancellationToken,
 ) -> Executed {
     let calls = planned(reply, verdicts, past);
-    let read_only: Vec<bool> = calls.iter().map(|call| setup.is_read_only(&call.name)).collect();
+    let alongside: Vec<bool> = calls.iter().map(|call| setup.runs_alongside(&call.name)).collect();
     let mut executed = Executed {
         results: Vec::new(),
         context: Vec::new(),
@@ -120,11 +122,11 @@ pub(crate) async fn run_tools(
         messages: 0,
         ended: ToolsEnd::Done,
     };
-    for group in state::groups(&read_only) {
+    for group in state::groups(&alongside) {
         let skipped = executed.ended != ToolsEnd::Done;
         let answers =
             calls[group.clone()].iter().map(|call| answer(setup, call, skipped, stop)).collect::<Vec<_>>();
-        let mut answers = stream::iter(answers).buffered(SIDE_BY_SIDE);
+        let mut answers = stream::iter(answers).buffered(setup.at_once(&calls[group.clone()]));
         for call in &calls[group] {
             let Some(answer) = answers.next().await else { break };
             if let Before::Answered(result) = &call.before {
@@ -159,8 +161,15 @@ impl Executed {
 }
 
 impl Setup {
-    fn is_read_only(&self, name: &str) -> bool {
-        self.tool(name).is_none_or(|offered| offered.tool.is_read_only())
+    fn runs_alongside(&self, name: &str) -> bool {
+        self.tool(name).is_none_or(|offered| offered.tool.runs_alongside())
+    }
+
+    /// How many of these calls run at once. Those that others run cost nothing here.
+    fn at_once(&self, calls: &[Planned]) -> usize {
+        let is_elsewhere =
+            |call: &Planned| self.tool(&call.name).is_none_or(|offered| offered.tool.is_repeatable());
+        if calls.iter().all(is_elsewhere) { ELSEWHERE } else { SIDE_BY_SIDE }
     }
 }
 
@@ -303,6 +312,9 @@ async fn long_after(stop: &CancellationToken) {
 
 /// Cuts a result that is too long for the model, and keeps the whole of it on disk.
 async fn fit(setup: &Setup, id: &str, mut output: ToolOutput) -> ToolOutput {
+    if let Value::Array(blocks) = &mut output.content {
+        fit_blocks(blocks);
+    }
     let Value::String(text) = &mut output.content else { return output };
     if text.len() <= MAX_RESULT_BYTES {
         return output;
@@ -318,4 +330,18 @@ async fn fit(setup: &Setup, id: &str, mut output: ToolOutput) -> ToolOutput {
     let note = words::spilled(text.len(), whole, kept.then_some(path.as_path()));
     text.push_str(&note);
     output
+}
+
+/// Cuts the texts of a result that is a list of blocks where they are too long together.
+fn fit_blocks(blocks: &mut [Value]) {
+    let mut room = MAX_RESULT_BYTES;
+    for block in blocks {
+        let Some(Value::String(text)) = block.get_mut("text") else { continue };
+        let whole = text.len();
+        if whole > room {
+            text.truncate(text.floor_char_boundary(room));
+            text.push_str(&words::spilled(text.len(), whole, None));
+        }
+        room = room.saturating_sub(whole);
+    }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use wardian_agent::{
-    CanUseTool, HookFailure, OnFailure, Permission, PermissionRequest, PermissionUpdate, PreToolUseHook,
-    RuleKind,
+    CanUseTool, HookFailure, McpTransport, OnFailure, Permission, PermissionRequest, PermissionUpdate,
+    PreToolUseHook, RuleKind,
 };
 use wardian_protocol::AgentFrame;
 use wardian_protocol::JsonMap;
@@ -128,6 +128,19 @@ impl Host {
             Ok(permission) => permission,
             Err(error) => Permission::deny(format!("The permission could not be asked for: {error}")),
         }
+    }
+
+    /// The way to a tool server in the host's process.
+    pub fn mcp_transport(&self, server: &str) -> McpTransport {
+        let (host, server) = (self.clone(), server.to_owned());
+        Arc::new(move |message| {
+            let request = json!({"subtype": "mcp_message", "server_name": server, "message": message});
+            let host = host.clone();
+            Box::pin(async move {
+                let mut answer = host.ask(AgentRequest::Other(request)).await?;
+                Ok(answer.get_mut("mcp_response").map(Value::take).unwrap_or_default())
+            })
+        })
     }
 
     /// The hooks that the host registered for `PreToolUse`.

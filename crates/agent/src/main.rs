@@ -8,6 +8,7 @@ mod env;
 mod host;
 mod kept;
 mod lines;
+mod servers;
 mod settings;
 
 use std::path::PathBuf;
@@ -225,7 +226,10 @@ fn setup(args: &mut Args, environment: Environment, cwd: PathBuf) -> Result<Setu
         continue_interrupted: environment.resume_interrupted,
         ..Options::default()
     };
-    Ok(Setup { options, system_prompt_given, ask_host: args.ask_host && !args.never_ask })
+    let mut servers = std::mem::take(&mut args.servers);
+    servers.connect_timeout = environment.mcp_connect_timeout;
+    servers.call_timeout = environment.mcp_call_timeout;
+    Ok(Setup { options, servers, system_prompt_given, ask_host: args.ask_host && !args.never_ask })
 }
 
 /// The tools asked for that there are. A host that asks for others is told, and can do without them.

@@ -9,6 +9,7 @@ use wardian_policy::PermissionMode;
 use wardian_protocol::NanoUsd;
 
 use crate::hook::PreToolUseHook;
+use crate::mcp::McpServer;
 use crate::permission::CanUseTool;
 use crate::tool::{Tool, ToolLimits};
 use crate::transcript::Conversation;
@@ -28,6 +29,8 @@ pub struct Options {
     pub tools: ToolSet,
     /// Tools of the caller's own.
     pub custom_tools: Vec<Arc<dyn Tool>>,
+    /// Servers of tools, reached through the caller.
+    pub mcp_servers: Vec<McpServer>,
     /// Rules for calls that go through unasked (`Bash(git *)`). They do not restrict which tools there are.
     pub allowed_tools: Vec<String>,
     /// Rules for calls that are always asked about, even in `bypassPermissions`.
@@ -91,6 +94,7 @@ impl Default for Options {
             append_system_prompt: None,
             tools: ToolSet::default(),
             custom_tools: Vec::new(),
+            mcp_servers: Vec::new(),
             allowed_tools: Vec::new(),
             ask_tools: Vec::new(),
             disallowed_tools: Vec::new(),

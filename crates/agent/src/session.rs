@@ -15,6 +15,7 @@ use crate::authorise::{Live, lock, resolve};
 use crate::client::Client;
 use crate::frames::Out;
 use crate::hook::PreToolUseHook;
+use crate::mcp::{self, McpServer};
 use crate::meter::Meter;
 use crate::query::{Command, text_prompt};
 use crate::state::Limits;
@@ -53,6 +54,8 @@ pub(crate) struct Setup {
     pub(crate) include_partial_messages: bool,
     pub(crate) state_events: bool,
     pub(crate) api_key_source: String,
+    /// What `system/init` says of them.
+    pub(crate) mcp_servers: Vec<Value>,
 }
 
 /// A tool that the model has.
@@ -64,6 +67,25 @@ pub(crate) struct Offered {
 impl Setup {
     pub(crate) fn tool(&self, name: &str) -> Option<&Offered> {
         self.tools.iter().find(|offered| offered.tool.name() == name)
+    }
+
+    fn offer(&mut self, server: mcp::Connected) {
+        let mcp::Connected { name, failure, tools } = server;
+        let status = if failure.is_none() { "connected" } else { "failed" };
+        let mut entry = json!({"name": name, "status": status, "source": "sdk"});
+        if let Some(failure) = failure {
+            entry["error"] = failure.into();
+        }
+        self.mcp_servers.push(entry);
+        for tool in tools {
+            let is_denied = lock(&self.live).policy.removes(tool.name());
+            if is_denied || self.tool(tool.name()).is_some() {
+                continue;
+            }
+            let offered = Offered { schema: tool.input_schema(), tool };
+            self.definitions.push(definition(&offered));
+            self.tools.push(offered);
+        }
     }
 
     pub(crate) fn max_tokens(&self, model: &str) -> u64 {
@@ -105,8 +127,16 @@ pub(crate) async fn run(
     }
     let found = conversation.map(Conversation::into_found).unwrap_or_default();
     let resumes = options.continue_interrupted && found.interrupted;
+    let servers = std::mem::take(&mut options.mcp_servers);
     match set_up(options, out.clone()).await {
-        Ok(setup) => Session::new(setup, found).run(Inbox::new(prompt), resumes, commands, cancel).await,
+        Ok(setup) => {
+            let mut session = Session::new(setup, found);
+            let mut inbox = Inbox::new(prompt);
+            let mut commands = commands;
+            if session.connect(servers, &mut inbox, &mut commands, &cancel).await {
+                session.run(inbox, resumes, commands, cancel).await;
+            }
+        }
         Err(error) => {
             let _ = out.sender.send(Err(error)).await;
         }
@@ -117,6 +147,33 @@ impl Session {
     fn new(setup: Setup, found: Found) -> Self {
         let Found { history, open, meter, .. } = found;
         Self { setup, history, open, meter, results: 0 }
+    }
+
+    /// Adds the servers' tools. The host may be one that answers only when its own requests are, so those are taken
+    /// meanwhile. False: the query was stopped.
+    async fn connect(
+        &mut self,
+        servers: Vec<McpServer>,
+        inbox: &mut Inbox,
+        commands: &mut mpsc::Receiver<Command>,
+        cancel: &CancellationToken,
+    ) -> bool {
+        if servers.is_empty() {
+            return true;
+        }
+        let live = Arc::clone(&self.setup.live);
+        let mut connecting = std::pin::pin!(mcp::connect(servers));
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return false,
+                Some(command) = commands.recv() => inbox.take_in(command, &live, None),
+                connected = &mut connecting => {
+                    connected.into_iter().for_each(|server| self.setup.offer(server));
+                    return true;
+                }
+            }
+        }
     }
 
     /// Takes turns until there are no more prompts. `resumes`: the first is the one that a restart interrupted.
@@ -290,6 +347,7 @@ async fn set_up(options: Options, mut out: Out) -> Result<Setup, Error> {
         include_partial_messages: options.include_partial_messages,
         state_events: options.session_state_events,
         api_key_source: options.api_key_source,
+        mcp_servers: Vec::new(),
     })
 }
 

@@ -21,6 +21,10 @@ pub trait Tool: Send + Sync {
     fn is_read_only(&self) -> bool {
         false
     }
+    /// Whether it may run beside other calls of the same reply.
+    fn runs_alongside(&self) -> bool {
+        self.is_read_only()
+    }
     /// Whether whoever runs it knows, by the call's id, what it has already done: then a call may be made again after a
     /// restart. Others are never run twice.
     fn is_repeatable(&self) -> bool {

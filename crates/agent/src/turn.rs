@@ -384,7 +384,7 @@ impl Session {
         json!({
             "cwd": setup.context.cwd,
             "tools": tools,
-            "mcp_servers": [],
+            "mcp_servers": setup.mcp_servers,
             "model": model,
             "permissionMode": mode.as_str(),
             "slash_commands": [],

@@ -38,6 +38,17 @@ pub(crate) const CUT: &str = "This call was not run: your reply reached its leng
 /// Answers a call whose tool crashed.
 pub(crate) const CRASHED: &str = "The tool crashed. What it did before is unknown.";
 
+/// Answers a call to an MCP server that gave no result.
+pub(crate) fn server_failed(server: &str, error: &str) -> String {
+    format!("The tool server {:?} gave no result: {error}", shortened(server))
+}
+
+/// Answers a call to an MCP server that took too long.
+pub(crate) fn server_late(server: &str, patience: Option<std::time::Duration>) -> String {
+    let seconds = patience.unwrap_or_default().as_secs_f64();
+    format!("The tool server {:?} did not answer within {seconds} s.", shortened(server))
+}
+
 /// Answers a call to a tool that does not exist.
 pub(crate) fn unknown_tool(name: &str, known: &[&str]) -> String {
     format!("There is no tool {:?} here. The tools are: {}.", shortened(name), known.join(", "))

@@ -11,6 +11,8 @@ mod hostile;
 mod hosting;
 #[path = "it/limits.rs"]
 mod limits;
+#[path = "it/mcp.rs"]
+mod mcp;
 #[path = "it/permissions.rs"]
 mod permissions;
 #[path = "it/process.rs"]

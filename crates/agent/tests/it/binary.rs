@@ -190,10 +190,11 @@ async fn control_requests_are_answered_by_name() {
         ),
         (json!({"subtype": "initialize", "agents": {"a": {}}}), "answers/error", Some("'agents'")),
         (
-            json!({"subtype": "initialize", "sdkMcpServers": ["lab"]}),
+            json!({"subtype": "initialize", "mcpServers": {"lab": {"type": "http"}}}),
             "answers/error",
-            Some("'sdkMcpServers'"),
+            Some("'mcpServers'"),
         ),
+        (json!({"subtype": "initialize", "sdkMcpServers": [7]}), "answers/error", Some("'sdkMcpServers'")),
         (
             json!({"subtype": "initialize", "jsonSchema": {"type": "object"}}),
             "answers/error",

@@ -4,10 +4,16 @@
 
 mod it {
     mod admin;
+    mod agents;
     mod app;
     mod boundaries;
     mod client;
+    mod environments;
+    mod files;
+    mod foreign;
+    mod idempotency;
     mod load;
+    mod paging;
     mod run;
     mod users;
 }

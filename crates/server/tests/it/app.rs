@@ -59,16 +59,27 @@ impl App {
         let mut config =
             ServerConfig { drain_timeout: Duration::from_millis(100), ..ServerConfig::default() };
         change(&mut config);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let stop = CancellationToken::new();
-        let tasks = TaskTracker::new();
-        let serving =
-            serve(listener, config, engine.clone(), Arc::clone(&store), stop.clone().cancelled_owned());
-        tasks.spawn(async move { serving.await.unwrap() });
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let address = ([127, 0, 0, 1], 0).into();
         let mut app = Self { address, store, model, engine, org, key: String::new(), temp, stop, tasks };
+        app.listen(config).await;
         app.key = app.new_key(&[Scope::Sessions], None).await;
         app
+    }
+
+    async fn listen(&mut self, config: ServerConfig) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.address = listener.local_addr().unwrap();
+        let (engine, store) = (self.engine.clone(), Arc::clone(&self.store));
+        let serving = serve(listener, config, engine, store, self.stop.clone().cancelled_owned());
+        self.tasks.spawn(async move { serving.await.unwrap() });
+    }
+
+    /// Serves again after a stop, from the same folder and store. There can be no more runs.
+    pub async fn serve_again(mut self) -> Self {
+        (self.stop, self.tasks) = (CancellationToken::new(), TaskTracker::new());
+        self.listen(ServerConfig::default()).await;
+        self
     }
 
     pub async fn new_key(&self, scopes: &[Scope], user: Option<&str>) -> String {
@@ -81,6 +92,52 @@ impl App {
         let at = jiff::Timestamp::UNIX_EPOCH;
         let (id, key) = keys::create(self.store.as_ref(), &self.org, spec, at).await.unwrap();
         (id, key.expose_secret().to_owned())
+    }
+
+    /// A key of an organisation of its own.
+    pub async fn foreign_key(&self) -> String {
+        let org: OrgId = "org_another".parse().unwrap();
+        self.store.ensure_org(&org, "another").await.unwrap();
+        let spec = KeySpec { name: "test".to_owned(), scopes: vec![Scope::Admin], user: None };
+        let made = keys::create(self.store.as_ref(), &org, spec, jiff::Timestamp::UNIX_EPOCH).await;
+        made.unwrap().1.expose_secret().to_owned()
+    }
+
+    /// Where the store lies.
+    pub fn database(&self) -> PathBuf {
+        self.temp.path().join("store.db")
+    }
+
+    /// Where the bytes of the organisation's files lie.
+    pub fn files(&self) -> PathBuf {
+        self.engine.files().join(self.org.as_str())
+    }
+
+    /// Sends a request with a body of JSON, and more headers.
+    pub async fn call(
+        &self,
+        key: &str,
+        method: &str,
+        path: &str,
+        more: &[(&str, &str)],
+        body: &Value,
+    ) -> Reply {
+        let mut headers = vec![("x-api-key", key), ("content-type", "application/json")];
+        headers.extend_from_slice(more);
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        send(self.address, &request(method, path, &headers, body.as_bytes()), false).await
+    }
+
+    pub async fn delete(&self, key: &str, path: &str) -> Reply {
+        self.call(key, "DELETE", path, &[], &Value::Null).await
+    }
+
+    /// Uploads a file, with more headers.
+    pub async fn upload(&self, key: &str, more: &[(&str, &str)], form: &str) -> Reply {
+        let kind = "multipart/form-data; boundary=XX";
+        let mut headers = vec![("x-api-key", key), ("content-type", kind)];
+        headers.extend_from_slice(more);
+        send(self.address, &request("POST", "/v1/files", &headers, form.as_bytes()), false).await
     }
 
     pub async fn get(&self, key: &str, path: &str) -> Reply {
@@ -110,6 +167,14 @@ impl App {
         assert_eq!(self.engine.runs(), 0);
         assert_eq!(self.engine.sandboxes().await.unwrap(), [] as [String; 0]);
     }
+}
+
+/// A form with a file, for [`App::upload`].
+pub fn form(filename: &str, kind: &str, content: &str) -> String {
+    format!(
+        "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{filename}\"\r\nContent-Type: {kind}\r\n\r\n\
+         {content}\r\n--XX--\r\n"
+    )
 }
 
 /// Where the static binaries are: beside the folder of this test's own binary.

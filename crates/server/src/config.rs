@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::readers::ReaderLimits;
+
 /// How the server behaves towards its clients.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -21,6 +23,8 @@ pub struct ServerConfig {
     pub write_timeout: Duration,
     /// Connections at one time; more wait in the listener's queue.
     pub max_connections: usize,
+    /// Readers of event streams at one time.
+    pub readers: ReaderLimits,
     /// How often a quiet stream says that it lives. Proxies close what is silent for longer than 15 s.
     pub keep_alive: Duration,
     /// How long runs may go on after the server was told to stop.
@@ -62,6 +66,7 @@ impl Default for ServerConfig {
             body_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
             max_connections: 1024,
+            readers: ReaderLimits::DEFAULT,
             keep_alive: Duration::from_secs(8),
             drain_timeout: Duration::from_secs(30),
             failed_logins_per_minute: 20,

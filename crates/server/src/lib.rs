@@ -8,21 +8,26 @@ mod body;
 mod config;
 mod environments;
 mod error;
+mod events;
 mod files;
 mod health;
 mod idempotency;
 pub mod keys;
+mod managed;
 mod metrics;
 mod multipart;
+mod openapi;
 mod origin;
 mod page;
 mod path;
 mod query;
+mod readers;
 mod routes;
 mod run;
 mod seed;
 mod serve;
 mod sessions;
+mod stream;
 mod upkeep;
 mod upload;
 mod usage;
@@ -40,6 +45,7 @@ use wardian_store::Store;
 pub use admin::Admin;
 pub use config::{MaxNetworking, ServerConfig};
 pub use metrics::Metrics;
+pub use readers::ReaderLimits;
 
 /// What every handler has.
 struct App {
@@ -56,6 +62,10 @@ struct App {
     /// What goes on without its caller.
     tasks: TaskTracker,
     stopping: CancellationToken,
+    /// Readers of event streams.
+    readers: Arc<readers::Readers>,
+    /// Nothing runs any more: streams end, too.
+    ended: CancellationToken,
 }
 
 /// Serves the API until `shutdown` is done, then drains: no new connections, runs finish or are cancelled.
@@ -70,7 +80,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> std::io::Result<()> {
     let address = listener.local_addr()?;
-    let stopping = CancellationToken::new();
+    let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
     let admin = config.admin.take();
     let app = Arc::new(App {
         logins: auth::Logins::new(config.failed_logins_per_minute),
@@ -83,6 +93,8 @@ pub async fn serve(
         blobs: blobs::Blobs::new(engine.files()),
         tasks: TaskTracker::new(),
         stopping: stopping.clone(),
+        readers: Arc::new(readers::Readers::new(config.readers)),
+        ended: ended.clone(),
     });
     let named = app.blobs.sweep()?;
     app.tasks.spawn(upkeep::run(Arc::clone(&app), named));
@@ -105,6 +117,7 @@ pub async fn serve(
         let connections = accept.await;
         tracing::info!(runs = engine.runs(), "draining");
         engine.stop(config.drain_timeout).await;
+        ended.cancel();
         connections.close().await;
         app.tasks.close();
         if tokio::time::timeout(serve::CLOSE_GRACE, app.tasks.wait()).await.is_err() {

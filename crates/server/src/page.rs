@@ -58,6 +58,11 @@ impl<K: Serialize + DeserializeOwned> Asked<K> {
         self.limit + 1
     }
 
+    /// The cursor of the page after a row, or before it.
+    pub fn cursor(&self, key: &K, backward: bool) -> String {
+        encode(key, backward, &self.binding)
+    }
+
     /// The answer, from the rows that were fetched, in the list's order. `both`: with `prev_page` too.
     pub fn answer<T>(
         &self,
@@ -75,7 +80,7 @@ impl<K: Serialize + DeserializeOwned> Asked<K> {
         }
         let (has_next, has_previous) =
             if self.backward { (true, more) } else { (more, self.after.is_some()) };
-        let cursor = |row: Option<&T>, backward| row.map(|row| encode(&key(row), backward, &self.binding));
+        let cursor = |row: Option<&T>, backward| row.map(|row| self.cursor(&key(row), backward));
         let mut answer = json!({
             "next_page": has_next.then(|| cursor(rows.last(), false)).flatten(),
             "data": Value::Null,

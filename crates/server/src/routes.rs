@@ -13,7 +13,10 @@ use wardian_protocol::RequestId;
 
 use crate::App;
 use crate::error::Error;
-use crate::{agents, environments, files, health, idempotency, origin, run, sessions, usage};
+use crate::{
+    agents, environments, events, files, health, idempotency, managed, openapi, origin, run, sessions,
+    stream, usage,
+};
 
 /// The routes. Each handler but the two of health asks for a key first.
 pub fn routes(app: Arc<App>) -> Router {
@@ -33,9 +36,15 @@ pub fn routes(app: Arc<App>) -> Router {
         .route("/v1/files", get(files::list).post(files::create))
         .route("/v1/files/{id}", get(files::get).delete(files::delete))
         .route("/v1/files/{id}/content", get(files::content))
+        .route("/openapi.json", get(openapi::openapi))
         .route("/v1/x/run", post(run::run))
         .route("/v1/x/usage", get(usage::usage))
         .route("/v1/x/sessions/{id}", get(sessions::session))
+        .route("/v1/sessions", get(managed::list).post(managed::create))
+        .route("/v1/sessions/{id}", get(managed::get).post(managed::update).delete(managed::delete))
+        .route("/v1/sessions/{id}/archive", post(managed::archive))
+        .route("/v1/sessions/{id}/events", get(events::list).post(events::send))
+        .route("/v1/sessions/{id}/events/stream", get(stream::stream))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&app), idempotency::layer))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)

@@ -3,11 +3,10 @@
 
 pub mod agent;
 pub mod environment;
-#[cfg_attr(not(test), expect(dead_code, reason = "the routes that use it come next"))]
 pub mod event;
 pub mod metadata;
-#[cfg_attr(not(test), expect(dead_code, reason = "the routes that use it come next"))]
 pub mod money;
+pub mod session;
 pub mod tools;
 
 use serde_json::Value;

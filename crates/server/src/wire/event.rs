@@ -11,7 +11,7 @@ use super::Fields;
 /// Events in one request: as many as the stock API takes when a session is made.
 pub const MAX_EVENTS: usize = 50;
 /// Blocks in one event: more than a person or a tool says at once.
-const MAX_BLOCKS: usize = 100;
+pub const MAX_BLOCKS: usize = 100;
 /// Text in one event: about a quarter of a million tokens, more than a model reads at once.
 const MAX_TEXT_BYTES: usize = 1024 * 1024;
 /// Base64 of the images and documents of one event: what the Messages API takes of one image, and room in a stored event.
@@ -19,12 +19,12 @@ const MAX_MEDIA_BYTES: usize = 7 * 1024 * 1024;
 /// All of one request's text and media: what the store takes at once, with room for escaping.
 const MAX_REQUEST_BYTES: usize = 12 * 1024 * 1024;
 /// Why a call was denied, as the agent reads it.
-const MAX_DENY_BYTES: usize = 10_000;
+pub const MAX_DENY_BYTES: usize = 10_000;
 /// Errors of one request that are told; who makes more has another problem.
 const MAX_ERRORS: usize = 20;
 
 /// The kinds of images that models read.
-const IMAGE_TYPES: [&str; 4] = ["image/jpeg", "image/png", "image/gif", "image/webp"];
+pub const IMAGE_TYPES: [&str; 4] = ["image/jpeg", "image/png", "image/gif", "image/webp"];
 /// What can be posted.
 const KNOWN: [&str; 4] =
     ["user.message", "user.interrupt", "user.tool_confirmation", "user.custom_tool_result"];
@@ -33,6 +33,51 @@ const UNSUPPORTED: [(&str, &str); 3] = [
     ("user.define_outcome", "outcomes are not evaluated by this server; say in a message what you expect"),
     ("user.tool_result", "it belongs to self-hosted environments; this server runs the tools itself"),
     ("system.message", "a system prompt cannot be added to a session; it belongs to the agent"),
+];
+
+/// All types of events that the API knows, whether a session of this server has them or not.
+pub const EVENT_TYPES: [&str; 41] = [
+    "user.message",
+    "user.interrupt",
+    "user.tool_confirmation",
+    "user.custom_tool_result",
+    "agent.custom_tool_use",
+    "agent.message",
+    "agent.thinking",
+    "agent.mcp_tool_use",
+    "agent.mcp_tool_result",
+    "agent.tool_use",
+    "agent.tool_result",
+    "agent.thread_message_received",
+    "agent.thread_message_sent",
+    "agent.thread_context_compacted",
+    "session.error",
+    "session.status_rescheduled",
+    "session.status_running",
+    "session.status_idle",
+    "session.status_terminated",
+    "session.thread_created",
+    "span.outcome_evaluation_start",
+    "span.outcome_evaluation_end",
+    "span.model_request_start",
+    "span.model_request_end",
+    "span.outcome_evaluation_ongoing",
+    "user.define_outcome",
+    "session.thread_status_running",
+    "session.thread_status_idle",
+    "session.thread_status_terminated",
+    "user.tool_result",
+    "session.thread_status_rescheduled",
+    "session.updated",
+    "system.message",
+    "session.usage",
+    "workflow_run.created",
+    "workflow_run.status_running",
+    "workflow_run.status_idle",
+    "workflow_run.status_ended",
+    "workflow_run.error",
+    "workflow_run.phase_started",
+    "workflow_run.phase_ended",
 ];
 
 /// Which events are taken.

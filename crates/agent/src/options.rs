@@ -47,7 +47,7 @@ pub struct Options {
     pub pre_tool_use: Vec<PreToolUseHook>,
     /// How many replies of the model a prompt may take.
     pub max_turns: Option<u64>,
-    /// What the query may cost, by our price table. Checked before each model call and after each reply, so the last
+    /// What the query may cost, by our price table, beyond what the conversation had cost before. Checked before each model call and after each reply, so the last
     /// reply may pass it.
     pub max_budget: Option<NanoUsd>,
     /// Roots besides the working directory that tools may read and write.

@@ -1,6 +1,6 @@
 //! The one task that owns a query: its conversation, its prompts, what may change while it runs.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wardian_ledger::PriceTable;
 use wardian_policy::{PermissionMode, Policy, Rule};
-use wardian_protocol::MessageParam;
+use wardian_protocol::{MessageParam, NanoUsd};
 
 use crate::authorise::{Live, lock, resolve};
 use crate::client::Client;
@@ -102,7 +102,13 @@ pub(crate) struct Session {
     /// The reply that a turn before a restart did not get past.
     pub(crate) open: Option<OpenReply>,
     pub(crate) meter: Meter,
+    /// What the conversation had cost before this query.
+    carried: NanoUsd,
     pub(crate) results: u64,
+    /// The ids of the prompts that were taken: none is taken twice.
+    pub(crate) prompts: HashSet<String>,
+    /// The last prompt before a restart, and the result of its turn if it ended.
+    last: Option<(String, Option<Message>)>,
 }
 
 /// Runs a query until it has no more prompts, or is cancelled.
@@ -145,8 +151,41 @@ pub(crate) async fn run(
 
 impl Session {
     fn new(setup: Setup, found: Found) -> Self {
-        let Found { history, open, meter, .. } = found;
-        Self { setup, history, open, meter, results: 0 }
+        let Found { history, open, meter, prompts, result, interrupted: _, last_uuid: _, cut: _ } = found;
+        let last = prompts.last().cloned().map(|uuid| (uuid, result));
+        let carried = meter.total();
+        Self {
+            setup,
+            history,
+            open,
+            meter,
+            carried,
+            results: 0,
+            prompts: prompts.into_iter().collect(),
+            last,
+        }
+    }
+
+    /// What this query has cost.
+    pub(crate) fn spent(&self) -> NanoUsd {
+        self.meter.total().saturating_sub(self.carried)
+    }
+
+    /// What a prompt begins. One that was taken already, before a restart maybe, begins nothing again: its turn is
+    /// taken to its end if it is open, and its result is given again if nobody may have heard it.
+    async fn cause(&mut self, prompt: UserMessage) -> Option<Cause> {
+        let is_known = prompt.uuid.as_ref().is_some_and(|uuid| self.prompts.contains(uuid));
+        if !is_known {
+            return Some(Cause::Prompt(Box::new(prompt)));
+        }
+        match self.last.take_if(|(uuid, _)| prompt.uuid.as_ref() == Some(uuid)) {
+            Some((_, Some(result))) => {
+                self.setup.out.send(result).await;
+                None
+            }
+            Some((_, None)) => Some(Cause::Restart),
+            None => None,
+        }
     }
 
     /// Adds the servers' tools. The host may be one that answers only when its own requests are, so those are taken
@@ -188,12 +227,15 @@ impl Session {
         let mut first = resumes.then_some(Cause::Restart);
         loop {
             let cause = match first.take() {
-                Some(cause) => cause,
+                Some(cause) => Some(cause),
                 None => match inbox.next(&mut commands, &live, &cancel).await {
-                    Some(prompt) => Cause::Prompt(Box::new(prompt)),
+                    Some(prompt) => self.cause(prompt).await,
                     None => return,
                 },
             };
+            let Some(cause) = cause else { continue };
+            // Whatever begins now, what was before the restart is past.
+            self.last = None;
             let stop = cancel.child_token();
             let turn = self.turn(cause, &stop);
             let mut turn = std::pin::pin!(turn);

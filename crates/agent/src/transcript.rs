@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
 use wardian_protocol::{ContentBlock, MessageParam};
 
@@ -23,7 +22,7 @@ pub(crate) use self::journal::{Journal, Unkept};
 pub(crate) use self::read::calls;
 
 use crate::meter::Meter;
-use crate::{Error, random};
+use crate::{Error, Message, random};
 
 /// The longest folder name that is not shortened. source: the SDKs' session helpers.
 const MAX_FOLDER_NAME: usize = 200;
@@ -137,7 +136,7 @@ pub(crate) struct Found {
     /// The ids of the prompts, in their order.
     pub(crate) prompts: Vec<String>,
     /// The result of the last turn, if it ended.
-    pub(crate) result: Option<Value>,
+    pub(crate) result: Option<Message>,
     /// The id of the last message.
     pub(crate) last_uuid: Option<String>,
     /// Whether the file ends in the middle of a line.

@@ -99,7 +99,7 @@ impl Session {
             let Ahead { whole, past, is_known } = match ahead.take() {
                 Some(ahead) => ahead,
                 None => {
-                    if let Some(end) = limits.before_call(self.meter.total()) {
+                    if let Some(end) = limits.before_call(self.spent()) {
                         return end;
                     }
                     match self.call(turn, stop).await {
@@ -123,7 +123,7 @@ impl Session {
     }
 
     async fn call(&mut self, turn: &mut Turn, stop: &CancellationToken) -> Called {
-        let Self { setup, history, meter, open: _, results: _ } = self;
+        let Self { setup, history, meter, .. } = self;
         let model = lock(&setup.live).model.clone();
         let write = |max_tokens| {
             body(&Parts {
@@ -171,8 +171,7 @@ impl Session {
             reply.content.iter().filter(|block| matches!(block, ContentBlock::ToolUse { .. })).count();
         turn.stop_reason.clone_from(&reply.stop_reason);
         turn.result = text_of(&reply.content);
-        let facts =
-            ReplyFacts { stop_reason: reply.stop_reason.as_deref(), tool_calls, spent: self.meter.total() };
+        let facts = ReplyFacts { stop_reason: reply.stop_reason.as_deref(), tool_calls, spent: self.spent() };
         let step = turn.progress.after_reply(self.setup.limits, &facts);
         // What was refused would be refused again if it stayed in the conversation; an empty message the API refuses.
         let keep = step != Step::End(End::Refused) && !reply.content.is_empty();
@@ -244,6 +243,7 @@ impl Session {
         let message = MessageParam::new(Role::User, content);
         // Where it cannot be kept the turn ends before anything is done.
         let _ = self.setup.out.keep_prompt(&uuid, &message, mode).await;
+        self.prompts.insert(uuid);
         self.hear(message.content);
     }
 

@@ -17,6 +17,8 @@ mod mcp;
 mod permissions;
 #[path = "it/process.rs"]
 mod process;
+#[path = "it/restarts.rs"]
+mod restarts;
 #[path = "it/steering.rs"]
 mod steering;
 #[path = "it/support.rs"]

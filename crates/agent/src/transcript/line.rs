@@ -142,6 +142,7 @@ impl Out {
     /// Notes the end of a turn.
     pub(crate) async fn keep_turn_end(&self, result: &Message) {
         if self.journal.is_some() {
+            // The host is told all the same.
             let _ = self.note(TURN_ENDED, json!({"result": result})).await;
         }
     }

@@ -5,12 +5,14 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 
+use serde_json::Value;
 use wardian_protocol::frame::MAX_HOST_LINE_BYTES;
 use wardian_protocol::{ContentBlock, MessageParam, Role};
 
 use super::line::{Line, REPLY_ENDED, TOOL_STARTED, TURN_ENDED};
 use super::repair::repair;
 use super::{Found, OpenReply};
+use crate::Message;
 use crate::frames::presentable;
 
 /// The longest line that is read: the longest prompt, and room around it.
@@ -107,7 +109,7 @@ impl Reader {
             ("system", Some(TURN_ENDED)) => {
                 self.end_reply(None);
                 self.turn_open = Some(false);
-                self.found.result.clone_from(&line.result);
+                self.found.result = line.result.clone().and_then(result);
             }
             // What is not known says nothing.
             _ => (),
@@ -212,6 +214,12 @@ fn take_open(history: &mut Vec<MessageParam>, goes_on: bool) -> Option<OpenReply
     }
     history.extend(results);
     None
+}
+
+/// A result message as it was given.
+fn result(mut value: Value) -> Option<Message> {
+    value.as_object_mut()?.shift_remove("type");
+    serde_json::from_value(value).ok().map(Message::Result)
 }
 
 fn only_results(message: &MessageParam) -> bool {

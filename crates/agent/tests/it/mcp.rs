@@ -34,13 +34,13 @@ async fn shake(agent: &mut Agent, question: &Value) -> Option<String> {
     None
 }
 
-async fn answer(agent: &mut Agent, question: &Value, result: Value) {
+pub async fn answer(agent: &mut Agent, question: &Value, result: Value) {
     let id = question["request"]["message"]["id"].clone();
     agent.answer(question, json!({"mcp_response": {"jsonrpc": "2.0", "id": id, "result": result}})).await;
 }
 
 /// The next `tools/call`, with the frames before it; the handshake is answered on the way.
-async fn next_call(agent: &mut Agent) -> (Vec<Value>, Value) {
+pub async fn next_call(agent: &mut Agent) -> (Vec<Value>, Value) {
     let mut frames = Vec::new();
     loop {
         let frame = agent.next().await.unwrap();
@@ -270,12 +270,10 @@ async fn rules_hold_for_the_hosts_tools() {
                     questions += 1;
                     agent.answer(&frame, json!({"behavior": "allow", "updatedInput": {"a": 5}})).await;
                 }
-                "asks/mcp_message" => {
-                    if shake(&mut agent, &frame).await.is_some() {
-                        let given = &frame["request"]["message"]["params"]["arguments"]["a"];
-                        assert_eq!(given, if asked { 5 } else { 1 });
-                        answer(&mut agent, &frame, json!({"content": []})).await;
-                    }
+                "asks/mcp_message" if shake(&mut agent, &frame).await.is_some() => {
+                    let given = &frame["request"]["message"]["params"]["arguments"]["a"];
+                    assert_eq!(given, if asked { 5 } else { 1 });
+                    answer(&mut agent, &frame, json!({"content": []})).await;
                 }
                 "result/success" => break,
                 _ => (),

@@ -99,7 +99,7 @@ pub async fn canned(responses: Vec<String>) -> (String, tokio::task::JoinHandle<
         let mut bodies = Vec::new();
         for response in responses {
             let (mut stream, _) = listener.accept().await.unwrap();
-            bodies.push(request_body(&mut stream).await);
+            bodies.push(request_body(&mut stream).await.unwrap());
             // The client may leave before the end of a long answer.
             let _ = stream.write_all(response.as_bytes()).await;
         }
@@ -116,16 +116,19 @@ pub fn response(status: &str, content_type: &str, body: &str) -> String {
     )
 }
 
-async fn request_body(stream: &mut tokio::net::TcpStream) -> Value {
+/// The body of a request; `None` where the client left before its end.
+pub async fn request_body(stream: &mut tokio::net::TcpStream) -> Option<Value> {
     let mut bytes = Vec::new();
     loop {
-        stream.read_buf(&mut bytes).await.unwrap();
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
         let text = String::from_utf8_lossy(&bytes);
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         let length =
             head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
         if body.len() >= length.unwrap_or(0_usize) {
-            return serde_json::from_str(body).unwrap();
+            return Some(serde_json::from_str(body).unwrap());
         }
     }
 }

@@ -9,41 +9,41 @@ use wardian_model::Server;
 use crate::process::{Agent, at, kind_of, kinds_of};
 use crate::support::{call, model};
 
-const ID: &str = "11111111-2222-3333-4444-555555555555";
-const BYPASS: &str = "--dangerously-skip-permissions";
+pub const ID: &str = "11111111-2222-3333-4444-555555555555";
+pub const BYPASS: &str = "--dangerously-skip-permissions";
 
 /// A place to work in and one to keep conversations in.
-struct Place {
-    cwd: tempfile::TempDir,
-    kept: tempfile::TempDir,
+pub struct Place {
+    pub cwd: tempfile::TempDir,
+    pub kept: tempfile::TempDir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { cwd: tempfile::tempdir().unwrap(), kept: tempfile::tempdir().unwrap() }
     }
 
-    fn agent(&self, server: &Server, flags: &[&str]) -> Agent {
+    pub fn agent(&self, server: &Server, flags: &[&str]) -> Agent {
         Agent::keeping(&server.base_url(), self.cwd.path(), self.kept.path(), flags)
     }
 
-    fn file(&self) -> PathBuf {
+    pub fn file(&self) -> PathBuf {
         Transcripts::of(self.kept.path(), &self.cwd.path().canonicalize().unwrap()).path(ID)
     }
 
-    fn lines(&self) -> Vec<Value> {
+    pub fn lines(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.file()).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// Puts a transcript there.
-    fn write(&self, bytes: &[u8]) {
+    pub fn write(&self, bytes: &[u8]) {
         std::fs::create_dir_all(self.file().parent().unwrap()).unwrap();
         std::fs::write(self.file(), bytes).unwrap();
     }
 
     /// Everything of one turn, written by the program: a tool, and a text.
-    async fn one_turn(&self) {
+    pub async fn one_turn(&self) {
         let read = call("toolu_1", "Bash", json!({"command": "echo hello"}));
         let server =
             model(&json!({"replies": [{"text": "I run it.", "tool_use": [read]}, {"text": "Done."}]})).await;
@@ -54,7 +54,7 @@ impl Place {
 }
 
 /// The messages of a request, without what marks the cache.
-fn messages(server: &Server, request: usize) -> Value {
+pub fn messages(server: &Server, request: usize) -> Value {
     let mut messages = server.requests()[request].body["messages"].clone();
     for message in messages.as_array_mut().unwrap() {
         for block in message["content"].as_array_mut().unwrap() {

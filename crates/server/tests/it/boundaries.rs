@@ -1,6 +1,8 @@
 //! The table of the server's boundaries: what is malformed, truncated, over a limit or hostile, at every place where
 //! something comes in. Each row says which status, type and message come back; after each, a good request works.
 
+mod resources;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -54,6 +56,8 @@ async fn every_boundary_holds() {
     rows.extend(query_rows(&app));
     rows.extend(body_rows(&app));
     rows.extend(field_rows(&app));
+    let read_only = app.new_key(&[Scope::Read], None).await;
+    rows.extend(resources::rows(&app, &read_only).await);
     for place in ["connection", "key", "path", "query", "body", "field"] {
         for kind in [Malformed, Truncated, OverLimit, Hostile] {
             let found = rows.iter().any(|row| row.place == place && row.kind == kind);
@@ -176,7 +180,7 @@ async fn key_rows(app: &App) -> Vec<Row> {
         (Hostile, "x-api-key", super::app::REAL_KEY.to_owned()),
     ];
     let mut rows = Vec::new();
-    for (method, path) in KEYED {
+    for (method, path) in KEYED.into_iter().chain(resources::KEYED) {
         rows.push(row("key", Malformed, request(method, path, &[], b""), (401, AUTH, "expected an API key")));
         for (kind, header, value) in &wrong {
             let bytes = request(method, path, &[(header, value)], b"");

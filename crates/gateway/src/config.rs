@@ -1,9 +1,11 @@
 //! What a gateway is told: where the upstream is, the key for it, and every limit.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
 use jiff::Timestamp;
+use opentelemetry::global::BoxedTracer;
 use secrecy::SecretString;
 
 /// The largest request body: what the Messages API itself takes.
@@ -24,6 +26,8 @@ pub struct GatewayConfig {
     pub limits: Limits,
     /// What is counted.
     pub metrics: crate::Metrics,
+    /// Writes a span for each model request; `None` writes none.
+    pub tracer: Option<Arc<BoxedTracer>>,
     /// Tells the time.
     pub clock: fn() -> Timestamp,
 }
@@ -33,8 +37,9 @@ impl GatewayConfig {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the default of a parameter: the system's clock")]
     pub fn new(upstream: Uri, api_key: SecretString, owner: impl Into<String>) -> Self {
-        let (timeouts, limits, metrics) = Default::default();
-        Self { upstream, api_key, owner: owner.into(), timeouts, limits, metrics, clock: Timestamp::now }
+        let (timeouts, limits, metrics, tracer) = Default::default();
+        let (owner, clock) = (owner.into(), Timestamp::now);
+        Self { upstream, api_key, owner, timeouts, limits, metrics, tracer, clock }
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use opentelemetry::trace::SpanContext;
 use secrecy::SecretString;
 use tokio::net::UnixListener;
 use tokio::runtime::Handle;
@@ -119,6 +120,12 @@ impl Door {
         self.state.budget.set_limit(max_cost);
     }
 
+    /// Sets the span that those of the model requests to come stand below: the turn's. Until it is set, each is a trace of
+    /// its own.
+    pub fn set_trace(&self, parent: SpanContext) {
+        *self.state.trace.lock().unwrap_or_else(PoisonError::into_inner) = parent;
+    }
+
     /// Stops listening, cuts the connections, waits until all is settled, and removes the socket.
     pub async fn close(self) -> Spent {
         self.state.shut(&self.socket);
@@ -141,6 +148,7 @@ pub(crate) struct DoorState {
     pub budget: Budget,
     pub observer: Option<Observer>,
     pub in_flight: AtomicUsize,
+    trace: Mutex<SpanContext>,
     pub tracker: TaskTracker,
     pub runtime: Handle,
     body_memory: Arc<Semaphore>,
@@ -148,6 +156,11 @@ pub(crate) struct DoorState {
 }
 
 impl DoorState {
+    /// The span that those of model requests stand below.
+    pub fn trace(&self) -> SpanContext {
+        self.trace.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// A new id for a request.
     pub fn new_id(&self) -> RequestId {
         let mut bits = [0; 16];
@@ -196,6 +209,7 @@ pub(crate) fn open(shared: Arc<Shared>, spec: DoorSpec) -> Result<Door, Error> {
         budget: Budget::new(grant.max_cost),
         observer: observer.map(Observer::new),
         in_flight: AtomicUsize::new(0),
+        trace: Mutex::new(SpanContext::NONE),
         grant,
         key: hash,
         tracker: TaskTracker::new(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use opentelemetry::trace::SpanContext;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use wardian_protocol::RequestId;
@@ -19,6 +20,7 @@ use crate::meter::{Certainty, Meter, Reading};
 use crate::metrics::Done;
 use crate::observer::{self, EndPlace};
 use crate::route::Route;
+use crate::trace::Chat;
 
 /// The first pause before settling is tried again; each further one is twice as long.
 const FIRST_RETRY: Duration = Duration::from_millis(50);
@@ -50,6 +52,8 @@ pub struct Exchange {
     money: Option<Money>,
     /// Where its end is told, once its beginning was.
     end_place: Option<EndPlace>,
+    /// The span that its own stands below.
+    trace: SpanContext,
     /// The door does not finish closing before this is over.
     _alive: TaskTrackerToken,
 }
@@ -144,6 +148,7 @@ impl Exchange {
             reply_bytes: 0,
             money: None,
             end_place: None,
+            trace: SpanContext::NONE,
             _alive,
         })
     }
@@ -151,6 +156,7 @@ impl Exchange {
     /// Takes over a reservation that the door's budget has just made.
     pub fn hold(&mut self, reserved: Reserved) {
         let under_way = UnderWay::new(&self.door);
+        self.trace = self.door.trace();
         self.money = Some(Money { reserved, stage: Stage::Reserved, under_way });
     }
 
@@ -315,6 +321,17 @@ impl Exchange {
             cost: charge.cost,
         };
         shared.config.metrics.done(shared.prices, &done);
+        if let Some(tracer) = &shared.config.tracer {
+            let chat = Chat {
+                id: &self.id,
+                upstream_id: self.upstream_id.as_deref(),
+                session_id: &self.door.grant.session_id,
+                from: reserved.at,
+                to: (shared.config.clock)(),
+                done: &done,
+            };
+            chat.write(tracer, self.trace.clone(), shared.prices);
+        }
     }
 
     fn ended(&self, charge: &Charge, reserved: &Reserved, fate: &Fate) -> observer::Exchange {

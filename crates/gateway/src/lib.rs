@@ -19,6 +19,7 @@ mod metrics;
 mod observer;
 mod reply;
 mod route;
+mod trace;
 mod upstream;
 
 pub use config::{GatewayConfig, Limits, Timeouts};

@@ -1,6 +1,9 @@
 //! What the server is told once, when it starts.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use opentelemetry::global::BoxedTracer;
 
 use crate::readers::ReaderLimits;
 
@@ -33,6 +36,8 @@ pub struct ServerConfig {
     pub failed_logins_per_minute: u32,
     /// What is counted.
     pub metrics: crate::Metrics,
+    /// Writes a span for each request; `None` writes none.
+    pub tracer: Option<Arc<BoxedTracer>>,
     /// Where metrics and health are shown without a key, if anywhere but on the routes of health.
     pub admin: Option<crate::Admin>,
     /// What environments may reach at most. One that asks for more gets this, and its answer says so.
@@ -71,6 +76,7 @@ impl Default for ServerConfig {
             drain_timeout: Duration::from_secs(30),
             failed_logins_per_minute: 20,
             metrics: crate::Metrics::default(),
+            tracer: None,
             admin: None,
             max_networking: MaxNetworking::None,
             // What the stock API takes.

@@ -28,6 +28,7 @@ mod seed;
 mod serve;
 mod sessions;
 mod stream;
+mod trace;
 mod upkeep;
 mod upload;
 mod usage;

@@ -81,7 +81,7 @@ impl Drop for Reader {
 }
 
 /// A method as it may stand in a label: a client can write any word.
-fn method_label(method: &Method) -> &'static str {
+pub fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",

@@ -8,6 +8,8 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::{HeaderValue, Method};
+use opentelemetry::Context;
+use opentelemetry::trace::FutureExt;
 use tracing::Instrument;
 use wardian_protocol::RequestId;
 
@@ -15,7 +17,7 @@ use crate::App;
 use crate::error::Error;
 use crate::{
     agents, environments, events, files, health, idempotency, managed, openapi, origin, run, sessions,
-    stream, usage,
+    stream, trace, usage,
 };
 
 /// The routes. Each handler but the two of health asks for a key first.
@@ -66,7 +68,9 @@ async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
     let request_id = RequestId::from_random(crate::random_bits());
     request.extensions_mut().insert(request_id.clone());
     let (method, path) = (request.method().clone(), loggable(request.uri().path()));
-    let span = tracing::info_span!("request", %request_id, %method, path);
+    let context = trace::begin(app.config.tracer.as_ref(), &request, &request_id);
+    let trace_id = trace::id(&context);
+    let span = tracing::info_span!("request", %request_id, %method, path, trace_id);
     let route = request.extensions().get::<MatchedPath>().cloned();
     let begun = tokio::time::Instant::now();
     async {
@@ -83,6 +87,7 @@ async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
             response.headers_mut().extend(headers);
         }
         finish(&mut response, &request_id);
+        trace::end(&Context::current(), response.status().as_u16(), response.headers_mut());
         let (status, elapsed) = (response.status().as_u16(), begun.elapsed());
         let route = route.as_ref().map(MatchedPath::as_str);
         app.config.metrics.answered(&method, route, status, elapsed);
@@ -90,6 +95,7 @@ async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
         response
     }
     .instrument(span)
+    .with_context(context)
     .await
 }
 

@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
+use opentelemetry::trace::FutureExt as TraceExt;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -78,6 +79,7 @@ fn start(
     let (sink, events) = mpsc::channel(SINK_EVENTS);
     let (engine, caller) = (app.engine.clone(), identity.caller());
     let run = async move { engine.run(caller, asked.request, sink, CancellationToken::new()).await };
+    let run = TraceExt::with_current_context(run);
     let run = match asked.on_disconnect {
         OnDisconnect::Cancel => run.boxed(),
         OnDisconnect::Continue => {

@@ -1,8 +1,10 @@
 //! What an engine is told once, when it starts.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use opentelemetry::global::BoxedTracer;
 use wardian_protocol::NanoUsd;
 
 /// What [`crate::Engine::start`] is told. Every value has a safe default except the folder and the owner.
@@ -30,6 +32,8 @@ pub struct EngineConfig {
     pub sandbox_limits: wardian_sandbox::Limits,
     /// What is counted.
     pub metrics: crate::Metrics,
+    /// Writes spans of turns and tool calls; `None` writes none.
+    pub tracer: Option<Arc<BoxedTracer>>,
     /// Reads the wall clock.
     pub clock: fn() -> jiff::Timestamp,
 }
@@ -50,6 +54,7 @@ impl EngineConfig {
             default_model: "sonnet".to_owned(),
             sandbox_limits: wardian_sandbox::Limits::default(),
             metrics: crate::Metrics::default(),
+            tracer: None,
             clock: system_clock,
         }
     }

@@ -25,6 +25,7 @@ use crate::request::Permissions;
 use crate::run::{STALLED_CALLER, append};
 use crate::stamp::stamp;
 use crate::state::{Effect, Event, Grace, Row, RunState, Show};
+use crate::watch::TurnWatch;
 
 /// How much is read at a time; also what a pipe holds.
 pub(crate) const CHUNK_BYTES: usize = 64 * 1024;
@@ -55,6 +56,7 @@ struct Driver<'a> {
     begun: &'a Begun,
     plan: &'a Plan,
     spending: &'a (dyn Fn() -> Spending + Sync),
+    watch: &'a mut TurnWatch,
     state: RunState,
     process: Process,
     stdin: Option<pipe::Sender>,
@@ -109,6 +111,7 @@ pub(crate) async fn drive(
     mut process: Process,
     started: RunEvent,
     spending: &(dyn Fn() -> Spending + Sync),
+    watch: &mut TurnWatch,
     sink: &RunSink,
     cancel: &CancellationToken,
 ) -> Result<Driven, RunError> {
@@ -124,6 +127,7 @@ pub(crate) async fn drive(
         begun,
         plan,
         spending,
+        watch,
         state: launch::state(plan),
         process,
         stdin,
@@ -273,6 +277,7 @@ impl Driver<'_> {
         match effect {
             Effect::Store(_) => (),
             Effect::Show(Show::Message(message)) => {
+                self.watch.message(&message);
                 let stamped = stamp(message, &self.begun.session_id, &(self.spending)());
                 self.shown.push_back(RunEvent::Message(stamped));
             }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use opentelemetry::trace::SpanContext;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -21,11 +22,13 @@ use crate::error::{RunError, StartError};
 use crate::feed::Feeds;
 use crate::folder::{DataFolder, SessionFolders};
 use crate::managed::Actors;
+use crate::metrics::Start;
 use crate::plan::{self, Plan};
 use crate::report::RunReport;
 use crate::request::{Caller, RunRequest};
 use crate::slots::{Slot, Slots};
 use crate::state::Stream;
+use crate::watch::{Turn, TurnWatch, current_trace};
 use crate::{reconcile, run};
 
 /// How long runs get to clean up after they were cancelled because the engine stops.
@@ -167,7 +170,8 @@ impl Engine {
         let cancel = cancel.child_token();
         let guard = cancel.clone().drop_guard();
         let span = tracing::info_span!("run", request_id = %plan.request_id);
-        let work = Arc::clone(&self.inner).run(caller, plan, sink, cancel).instrument(span);
+        let trace = current_trace();
+        let work = Arc::clone(&self.inner).run(caller, plan, trace, sink, cancel).instrument(span);
         let done = self.inner.tasks.spawn(work).await;
         guard.disarm();
         done.unwrap_or(Err(RunError::Internal))
@@ -241,11 +245,14 @@ impl Inner {
         self: Arc<Self>,
         caller: Caller,
         plan: Plan,
+        trace: SpanContext,
         sink: RunSink,
         cancel: CancellationToken,
     ) -> Result<RunReport, RunError> {
         let begun = self.begin(caller, &plan).await?;
-        let mut held = run::Held::default();
+        let turn = Turn { session_id: &begun.session_id, agent: None, parent: trace, start: Start::Cold };
+        let watch = TurnWatch::begin(&self.config.metrics, self.config.tracer.as_ref(), turn);
+        let mut held = run::Held::new(watch);
         // Whatever happens in here, even a panic, what is held is given back and the run is ended in the store.
         let work = AssertUnwindSafe(run::work(&self, &begun, &plan, &mut held, &sink, &cancel));
         let worked = work.catch_unwind().await.unwrap_or_else(|_| {

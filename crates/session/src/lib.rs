@@ -22,6 +22,7 @@ mod stamp;
 pub mod state;
 mod tools;
 mod translate;
+mod watch;
 
 pub use config::{Caps, EngineConfig, Ownership, RunLimits, SessionLimits};
 pub use engine::{Engine, Health, RunEvent, RunSink};
@@ -36,6 +37,7 @@ pub use metrics::{Metrics, Start};
 pub use report::{FileChange, ModelSpending, RunReport, RunStatus, Spending, TokenCounts};
 pub use request::{Caller, LimitsAsked, PermissionAsker, Permissions, Place, RunFile, RunRequest, Runtime};
 pub use run::MAX_FILES_CHANGED;
+pub use watch::{Turn, TurnWatch, current_trace};
 
 /// Random bits for an id.
 pub(crate) fn random_bits() -> [u8; 16] {

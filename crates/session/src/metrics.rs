@@ -183,7 +183,7 @@ const fn status_name(status: SessionStatus) -> &'static str {
 }
 
 /// The label for a tool that an agent named.
-fn tool_label(name: &str) -> &'static str {
+pub fn tool_label(name: &str) -> &'static str {
     match TOOLS.binary_search(&name) {
         Ok(place) => TOOLS[place],
         Err(_) if name.starts_with("mcp__") => "mcp",

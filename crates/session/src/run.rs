@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wardian_gateway::{Door, DoorSpec, Grant, Spent};
 use wardian_protocol::EventId;
@@ -22,6 +23,7 @@ use crate::report::{FileChange, ModelSpending, RunReport, RunStatus, Spending, T
 use crate::request::{Place, Runtime};
 use crate::stamp::stamp;
 use crate::state::{Conclusion, Event, Row, RunState};
+use crate::watch::TurnWatch;
 
 /// The most changed files that a report lists.
 pub const MAX_FILES_CHANGED: usize = 10_000;
@@ -29,10 +31,17 @@ pub const MAX_FILES_CHANGED: usize = 10_000;
 pub(crate) const STALLED_CALLER: Duration = Duration::from_secs(30);
 
 /// What a run holds, and gives back on every path.
-#[derive(Default)]
 pub(crate) struct Held {
+    watch: TurnWatch,
     door: Option<Door>,
     sandbox: Option<Sandbox>,
+}
+
+impl Held {
+    /// Nothing yet but who watches.
+    pub(crate) const fn new(watch: TurnWatch) -> Self {
+        Self { watch, door: None, sandbox: None }
+    }
 }
 
 /// What the work came to, before anything is given back.
@@ -65,9 +74,17 @@ pub(crate) async fn work(
         .open(DoorSpec { socket: socket.clone(), grant, observer: None })
         .map_err(RunError::Gateway)?;
     let door = held.door.insert(door);
+    door.set_trace(held.watch.trace());
     let mut spec = launch::spec(&engine.config, plan, &begun.folders, socket);
     spec.tenant = tenant(begun, plan);
-    let sandbox = engine.launcher.create(plan.request_id.as_str(), &spec).await.map_err(RunError::Sandbox)?;
+    let metrics = &engine.config.metrics;
+    let asked = Instant::now();
+    let created = engine.launcher.create(plan.request_id.as_str(), &spec).await;
+    let sandbox = created.map_err(|error| {
+        metrics.sandbox_failed();
+        RunError::Sandbox(error)
+    })?;
+    metrics.sandbox_started(asked.elapsed());
     let sandbox = held.sandbox.insert(sandbox);
     let exec = launch::exec(plan, door.virtual_key().expose_secret());
     let process = match sandbox.exec(exec).await {
@@ -87,7 +104,8 @@ pub(crate) async fn work(
     };
     let door = &*door;
     let spending = move || spending(door.spent());
-    let driven = drive::drive(engine, begun, plan, process, started, &spending, sink, cancel).await?;
+    let driven =
+        drive::drive(engine, begun, plan, process, started, &spending, &mut held.watch, sink, cancel).await?;
     Ok(Worked { driven, before })
 }
 
@@ -111,10 +129,14 @@ pub(crate) async fn finish(
     cancel: &CancellationToken,
 ) -> Result<RunReport, RunError> {
     // First the sandbox: from here on nobody writes the workspace or asks the gateway.
-    if let Some(sandbox) = held.sandbox
-        && let Err(error) = sandbox.destroy().await
-    {
-        tracing::error!(error = describe(&error), "the sandbox was not destroyed; the launcher sweeps it");
+    if let Some(sandbox) = held.sandbox {
+        engine.config.metrics.sandbox_gone();
+        if let Err(error) = sandbox.destroy().await {
+            tracing::error!(
+                error = describe(&error),
+                "the sandbox was not destroyed; the launcher sweeps it"
+            );
+        }
     }
     let spending = match held.door {
         Some(door) => spending(door.close().await),
@@ -127,6 +149,7 @@ pub(crate) async fn finish(
             tracing::error!(session_id = %begun.session_id, error = describe(&error), "the run failed");
             append(engine, begun, &plan, vec![ended_row(&outcome, Value::Null)]).await.ok();
             engine.end(begun, &plan.request_id, outcome).await;
+            held.watch.end("error", true);
             return Err(error);
         }
     };
@@ -138,6 +161,7 @@ pub(crate) async fn finish(
     let outcome = outcome(&report, engine.now());
     let stored = append(engine, begun, &plan, vec![ended_row(&outcome, counts.to_json())]).await;
     engine.end(begun, &plan.request_id, outcome).await;
+    held.watch.end(report.status.as_str(), report.is_error);
     tracing::info!(
         session_id = %begun.session_id, user_id = begun.user, status = report.status.as_str(),
         cost_usd = %report.cost_usd, rejected = counts.rejected, unasked = counts.unasked, dropped = counts.dropped,

@@ -308,8 +308,12 @@ impl Life {
 
     /// Whether all that the turn still does is to wait for its client.
     fn is_blocked(&self) -> bool {
-        let waits = |call: &OpenCall| call.wait.as_ref().is_some_and(|wait| wait.answer.is_none());
-        !self.calls.is_empty() && self.spans.is_empty() && self.calls.values().all(waits)
+        let waits = |(id, call): (&String, &OpenCall)| {
+            call.wait.as_ref().is_some_and(|wait| wait.answer.is_none())
+                // An agent that has not asked yet is about to do something.
+                && (!self.process.is_up || self.process.questions.contains_key(id))
+        };
+        !self.calls.is_empty() && self.spans.is_empty() && self.calls.iter().all(waits)
     }
 
     /// Whether there is work for an agent.

@@ -271,7 +271,8 @@ impl Life {
             return;
         }
         let Some(turn) = &mut self.turn else { return };
-        if was.is_stopping {
+        // Nothing is lost with an agent that only waited.
+        if was.is_stopping || turn.parked || self.status == SessionStatus::Idle {
             return;
         }
         if turn.interrupted {
@@ -281,8 +282,7 @@ impl Life {
         if self.failures >= MAX_FAILURES {
             let message = format!("the agent ended {MAX_FAILURES} times without a result: {why}");
             output.error("unknown_error", &message, "terminal", context);
-            self.turn = None;
-            self.calls.clear();
+            self.drop_turn(context, output);
             self.queue.clear();
             self.stop_clock(context);
             self.status = SessionStatus::Terminated;

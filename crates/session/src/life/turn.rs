@@ -122,7 +122,7 @@ impl Life {
     }
 
     /// Forgets the turn. Calls without a result have one in the log: that they were interrupted.
-    fn drop_turn(&mut self, context: &mut Context<'_>, output: &mut Output) {
+    pub(super) fn drop_turn(&mut self, context: &mut Context<'_>, output: &mut Output) {
         self.turn = None;
         self.announced.clear();
         self.process.stop = None;
@@ -185,7 +185,7 @@ impl Life {
             return self.end_turn("end_turn", Value::Null, context, output);
         }
         // One that no agent has begun has only waited, and waits on.
-        if self.status == SessionStatus::Running && turn.is_announced {
+        if self.status == SessionStatus::Running && turn.is_announced && !self.is_blocked() {
             self.reschedule(context, output);
         }
     }
@@ -200,9 +200,11 @@ impl Life {
     }
 
     pub(super) fn budget_changed(&mut self) {
-        if let Some(turn) = &mut self.turn {
-            turn.parked = false;
-        }
+        let Some(turn) = self.turn.as_mut().filter(|turn| turn.parked) else { return };
+        turn.parked = false;
+        turn.is_announced = false;
+        self.process.is_told = false;
+        self.status = SessionStatus::Running;
     }
 
     /// The turn has lasted too long.

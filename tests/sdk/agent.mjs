@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { query } from "@anthropic-ai/claude-agent-sdk";
+import { randomUUID } from "node:crypto";
+import { createSdkMcpServer, getSessionMessages, listSessions, query, tool } from "@anthropic-ai/claude-agent-sdk";
+import { z } from "zod";
 import { KEY, Place, main, model, scenario } from "./lib.mjs";
 
 const MODEL = "claude-sonnet-5-5";
@@ -503,4 +505,104 @@ scenario("the caller aborts", async (use) => {
   assert.match(String(error), /abort/i);
 });
 
-await main("TypeScript SDK");
+await scenario("resume and continue: the conversation, its id and its costs go on", async (use) => {
+  const replies = [{ tool_use: [bash("echo hello")] }, { text: "One." }, { text: "Two." }, { text: "Three." }];
+  const given = await session(use, replies, { allowedTools: ["Bash"], sessionId: randomUUID() });
+  const { sessionId, ...rest } = given.options;
+  const first = await turn(given, "first");
+  const resumed = await turn({ ...given, options: { ...rest, resume: sessionId } }, "second");
+  const { result, bodies } = await turn({ ...given, options: { ...rest, continue: true } }, "third");
+  assert.deepEqual([first, resumed].map((one) => one.result.session_id), [sessionId, sessionId]);
+  assert.equal(result.session_id, sessionId);
+  assert.equal(result.result, "Three.");
+  // $0.00007 a call.
+  assert.deepEqual([first.result, resumed.result, result].map((one) => one.total_cost_usd), [0.00014, 0.00021, 0.00028]);
+  assert.equal(result.modelUsage[MODEL].outputTokens, 20);
+  const said = bodies.at(-1).messages;
+  assert.deepEqual(said.map((message) => message.role), ["user", "assistant", "user", "assistant", "user", "assistant", "user"]);
+  assert.deepEqual([0, 3, 4, 5, 6].map((index) => said[index].content[0].text), ["first", "One.", "second", "Two.", "third"]);
+  assert.match(text(said[2].content[0].content), /hello/);
+  // The SDK's own helpers read the transcript, in this process.
+  const before = process.env.CLAUDE_CONFIG_DIR;
+  process.env.CLAUDE_CONFIG_DIR = join(rest.env.HOME, ".claude");
+  try {
+    const [listed] = await listSessions({ dir: given.place.path });
+    assert.equal(listed.sessionId, sessionId);
+    assert.equal(listed.firstPrompt, "first");
+    assert.equal(listed.cwd, given.place.path);
+    const kept = await getSessionMessages(sessionId, { dir: given.place.path });
+    const kinds = kept.map((message) => message.type);
+    assert.deepEqual(kinds, ["user", "assistant", "user", "assistant", "user", "assistant", "user", "assistant"]);
+    assert.equal(kept[3].message.content[0].text, "One.");
+  } finally {
+    if (before === undefined) delete process.env.CLAUDE_CONFIG_DIR;
+    else process.env.CLAUDE_CONFIG_DIR = before;
+  }
+});
+
+scenario("resume of a conversation that is not there", async (use) => {
+  const resume = randomUUID();
+  const { result, error } = await turn(await session(use, [], { resume }), "hi");
+  assert.equal(result.subtype, "error_during_execution");
+  assert.deepEqual(result.errors, [`No conversation found with session ID: ${resume}`]);
+  assert.match(String(error), /No conversation found/);
+});
+
+scenario("persistSession: false keeps nothing", async (use) => {
+  const given = await session(use, [{ text: "Hello." }], { persistSession: false });
+  await turn(given, "hi");
+  assert.equal(existsSync(join(given.options.env.HOME, ".claude")), false);
+});
+
+scenario("tools of createSdkMcpServer", async (use) => {
+  const replies = [
+    { tool_use: [call("mcp__lab__add", { a: 1, b: 2 }), call("mcp__lab__add", { a: 3, b: 4 }), call("mcp__lab__fail", {})] },
+    { text: "Done." },
+  ];
+  const running = [];
+  const add = tool("add", "Adds two numbers.", { a: z.number(), b: z.number() }, async ({ a, b }) => {
+    // Neither ends before both have begun.
+    await new Promise((resolve) => {
+      running.push(resolve);
+      if (running.length === 2) running.forEach((end) => end());
+    });
+    return { content: [{ type: "text", text: `It is ${a + b}.` }] };
+  });
+  const fail = tool("fail", "Fails.", {}, async () => {
+    throw new Error("It broke.");
+  });
+  const lab = createSdkMcpServer({ name: "lab", version: "1.0.0", tools: [add, fail] });
+  const given = await session(use, replies, { mcpServers: { lab }, allowedTools: ["mcp__lab__add", "mcp__lab__fail"] });
+  const { messages, result, bodies } = await turn(given, (async function* () { yield user("add"); })());
+  const [init] = messages;
+  assert.deepEqual(init.mcp_servers.map(({ name, status }) => ({ name, status })), [{ name: "lab", status: "connected" }]);
+  assert.ok(init.tools.includes("mcp__lab__add"), `${init.tools}`);
+  const [three, seven, broken] = results(bodies[1]);
+  assert.deepEqual([three, seven].map((one) => text(one.content)), ["It is 3.", "It is 7."]);
+  assert.equal(broken.is_error, true);
+  assert.match(text(broken.content), /It broke\./);
+  assert.equal(result.result, "Done.");
+  const offered = bodies[0].tools.find((one) => one.name === "mcp__lab__add");
+  assert.equal(offered.description, "Adds two numbers.");
+  assert.deepEqual(offered.input_schema.required, ["a", "b"]);
+});
+
+scenario("a tool of createSdkMcpServer is asked about, and refused", async (use) => {
+  const replies = [{ tool_use: [call("mcp__lab__add", { a: 1 })] }, { text: "I may not." }];
+  const asked = [];
+  const add = tool("add", "Adds.", { a: z.number() }, async () => assert.fail("it was refused"));
+  const given = await session(use, replies, {
+    mcpServers: { lab: createSdkMcpServer({ name: "lab", tools: [add] }) },
+    permissionMode: "default",
+    canUseTool: async (name, input, { toolUseID }) => {
+      asked.push({ name, input, toolUseID });
+      return { behavior: "deny", message: "Not that one." };
+    },
+  });
+  const { messages, bodies } = await turn(given, (async function* () { yield user("add"); })());
+  const [use_] = blocks(messages, "assistant");
+  assert.deepEqual(asked, [{ name: "mcp__lab__add", input: { a: 1 }, toolUseID: use_.id }]);
+  assert.match(text(results(bodies[1])[0].content), /Not that one\./);
+});
+
+main("TypeScript SDK");

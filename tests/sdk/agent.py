@@ -5,6 +5,7 @@ import contextlib
 import os
 import pathlib
 import tempfile
+import uuid
 
 from claude_agent_sdk import (
     AssistantMessage,
@@ -20,7 +21,11 @@ from claude_agent_sdk import (
     TextBlock,
     ToolUseBlock,
     UserMessage,
+    create_sdk_mcp_server,
+    get_session_messages,
+    list_sessions,
     query,
+    tool,
 )
 
 from lib import KEY, main, model, scenario
@@ -330,6 +335,88 @@ async def _():
             assert (given.place / "mine").read_text() == f"{number}\n"
 
     await asyncio.gather(*map(one, range(4)))
+
+
+@scenario("resume and continue: the conversation, its id and its costs go on")
+async def _():
+    replies = [{"tool_use": [bash("echo hello")]}, {"text": "One."}, {"text": "Two."}, {"text": "Three."}]
+    identity = str(uuid.uuid4())
+    with session(replies, allowed_tools=["Bash"], session_id=identity) as given:
+        first, _ = await given.turn("first")
+        given.options.session_id = None
+        given.options.resume = identity
+        second, _ = await given.turn("second")
+        given.options.resume, given.options.continue_conversation = None, True
+        third, _ = await given.turn("third")
+        ended = [result_of(messages) for messages in (first, second, third)]
+        assert [result.session_id for result in ended] == [identity] * 3, ended
+        assert [result.total_cost_usd for result in ended] == [0.00014, 0.00021, 0.00028], ended
+        said = given.bodies()[-1]["messages"]
+        words = [said[index]["content"][0]["text"] for index in (0, 3, 4, 5, 6)]
+        assert words == ["first", "One.", "second", "Two.", "third"], words
+        # The SDK's own helpers read the transcript, in this process.
+        before = os.environ.get("CLAUDE_CONFIG_DIR")
+        os.environ["CLAUDE_CONFIG_DIR"] = os.path.join(given.options.env["HOME"], ".claude")
+        try:
+            [listed] = list_sessions(directory=str(given.place))
+            assert (listed.session_id, listed.first_prompt) == (identity, "first"), listed
+            kept = get_session_messages(identity, directory=str(given.place))
+        finally:
+            os.environ.pop("CLAUDE_CONFIG_DIR")
+            if before is not None:
+                os.environ["CLAUDE_CONFIG_DIR"] = before
+        assert [message.type for message in kept] == ["user", "assistant"] * 4, kept
+        assert kept[3].message["content"][0]["text"] == "One."
+
+
+@scenario("resume of a conversation that is not there")
+async def _():
+    missing = str(uuid.uuid4())
+    with session([], resume=missing) as given:
+        # It ends before the SDK has begun, so there are no messages.
+        try:
+            messages = [message async for message in query(prompt="hi", options=given.options)]
+        except ResultError as error:
+            assert f"No conversation found with session ID: {missing}" in str(error), error
+        else:
+            raise AssertionError(messages)
+
+
+@scenario("tools of create_sdk_mcp_server")
+async def _():
+    calls_ = [
+        {"name": "mcp__lab__add", "input": {"a": 1, "b": 2}},
+        {"name": "mcp__lab__add", "input": {"a": 3, "b": 4}},
+        {"name": "mcp__lab__fail", "input": {}},
+    ]
+    both = asyncio.Event()
+    begun = []
+
+    @tool("add", "Adds two numbers.", {"a": float, "b": float})
+    async def add(args):
+        # Neither ends before both have begun.
+        begun.append(args)
+        if len(begun) == 2:
+            both.set()
+        await both.wait()
+        return {"content": [{"type": "text", "text": f"It is {args['a'] + args['b']}."}]}
+
+    @tool("fail", "Fails.", {})
+    async def fail(args):
+        raise RuntimeError("It broke.")
+
+    lab = create_sdk_mcp_server(name="lab", version="1.0.0", tools=[add, fail])
+    replies = [{"tool_use": calls_}, {"text": "Done."}]
+    with session(replies, mcp_servers={"lab": lab}, allowed_tools=["mcp__lab"]) as given:
+        messages, error = await given.turn(stream("add"))
+        assert error is None, error
+        init = messages[0].data
+        assert [(server["name"], server["status"]) for server in init["mcp_servers"]] == [("lab", "connected")], init
+        assert "mcp__lab__add" in init["tools"], init
+        three, seven, broken = results(given.bodies()[1])
+        assert [text(one["content"]) for one in (three, seven)] == ["It is 3.", "It is 7."], (three, seven)
+        assert broken["is_error"] is True and "It broke." in text(broken["content"]), broken
+        assert result_of(messages).result == "Done."
 
 
 main("Python SDK")

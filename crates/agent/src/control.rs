@@ -125,11 +125,17 @@ impl Front {
                     None => return Ok(self.ended()),
                 },
                 Some(question) = self.questions.recv() => {
+                    if !self.input_open && self.setup.options.continue_interrupted {
+                        return Ok(left_open());
+                    }
                     if let Some(frame) = self.pending.ask(question) {
                         self.output.frame(frame.to_value()).await?;
                     }
                 }
                 line = input.recv(), if self.input_open => match line {
+                    None if self.pending.is_waiting() && self.setup.options.continue_interrupted => {
+                        return Ok(left_open());
+                    }
                     None => self.end_input().await,
                     Some(line) => {
                         if let Err(complaint) = self.take_in(line).await? {
@@ -191,7 +197,7 @@ impl Front {
             Ok(HostFrame::ControlRequest(request)) => {
                 let response = self.control(request).await;
                 self.output.frame(AgentFrame::ControlResponse(response).to_value()).await?;
-                self.resume();
+                self.resume().await?;
                 Ok(Ok(()))
             }
             // The host asks nothing that takes long; and what is not known is ignored.
@@ -199,11 +205,19 @@ impl Front {
         }
     }
 
-    /// Begins the query without a prompt, once the host has said how it is set up, where a restart interrupted a turn.
-    fn resume(&mut self) {
-        if self.initialized && self.query.is_none() && self.setup.resumes() {
+    /// Gives what the host may have missed, and begins the query without a prompt, once the host has said how it is set up, where a restart interrupted a turn.
+    async fn resume(&mut self) -> Result<(), Gone> {
+        if !self.initialized || self.query.is_some() {
+            return Ok(());
+        }
+        let conversation = self.setup.options.conversation.as_mut();
+        for frame in conversation.map(Conversation::take_replay).unwrap_or_default() {
+            self.output.frame(frame).await?;
+        }
+        if self.setup.resumes() {
             self.query();
         }
+        Ok(())
     }
 
     /// The query, begun if it is not yet.
@@ -360,6 +374,13 @@ async fn next(query: &mut Option<Query>) -> Option<Result<Message, Error>> {
         Some(query) => query.next().await,
         None => None,
     }
+}
+
+/// The host is gone that said that it resumes what is interrupted: its question is asked again then, and not answered
+/// with a refusal now.
+fn left_open() -> Ended {
+    eprintln!("error: the input ended with a question open; it is left for who resumes the session");
+    Ended::Failed
 }
 
 fn failed(error: &Error) -> Ended {

@@ -24,6 +24,8 @@ pub struct Environment {
     pub effort: Option<String>,
     /// `BASH_DEFAULT_TIMEOUT_MS`, `BASH_MAX_TIMEOUT_MS`, `BASH_MAX_OUTPUT_LENGTH`.
     pub tool_limits: ToolLimits,
+    /// `WARDIAN_REPLAY_AFTER`: the last message that the host had before a restart.
+    pub replay_after: Option<String>,
     /// `MCP_TIMEOUT`.
     pub mcp_connect_timeout: Option<Duration>,
     /// `MCP_TOOL_TIMEOUT`.
@@ -116,6 +118,7 @@ impl Environment {
             max_thinking_tokens,
             effort: get("CLAUDE_CODE_EFFORT_LEVEL"),
             tool_limits: limits,
+            replay_after: get("WARDIAN_REPLAY_AFTER"),
             mcp_connect_timeout,
             mcp_call_timeout,
             is_sandbox: get("IS_SANDBOX").as_deref() == Some("1"),

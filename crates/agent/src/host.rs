@@ -71,6 +71,11 @@ impl Pending {
         }
     }
 
+    /// Whether somebody waits for an answer.
+    pub fn is_waiting(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
     /// Tells all who wait, and will ask, that nobody answers.
     pub fn close(&mut self) {
         self.closed = true;

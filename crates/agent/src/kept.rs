@@ -13,6 +13,7 @@ pub struct Wish {
     session_id: Option<String>,
     resume: Option<String>,
     newest: bool,
+    replay_after: Option<String>,
     keep_nothing: bool,
 }
 
@@ -39,6 +40,7 @@ impl Wish {
             session_id: args.session_id.clone(),
             resume: args.resume.clone(),
             newest: args.resume_newest,
+            replay_after: environment.replay_after.clone(),
             keep_nothing: args.keep_nothing,
         })
     }
@@ -57,7 +59,9 @@ impl Wish {
         };
         if let Some(id) = wanted {
             let found = match &self.transcripts {
-                Some(transcripts) => transcripts.resume(&id).await.map_err(told)?,
+                Some(transcripts) => {
+                    transcripts.resume(&id, self.replay_after.as_deref()).await.map_err(told)?
+                }
                 None => None,
             };
             let found = found.map(|found| if self.keep_nothing { found.unkept() } else { found });

@@ -151,7 +151,7 @@ pub(crate) async fn run(
 
 impl Session {
     fn new(setup: Setup, found: Found) -> Self {
-        let Found { history, open, meter, prompts, result, interrupted: _, last_uuid: _, cut: _ } = found;
+        let Found { history, open, meter, prompts, result, .. } = found;
         let last = prompts.last().cloned().map(|uuid| (uuid, result));
         let carried = meter.total();
         Self {

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::Instant;
 use wardian_protocol::{ContentBlock, MessageParam};
 
@@ -68,11 +69,16 @@ impl Transcripts {
         Ok(Conversation::new(session_id, journal))
     }
 
-    /// Takes up a conversation where its last whole line left it. `None`: there is none of this id.
+    /// Takes up a conversation where its last whole line left it. `None`: there is none of this id. `replay_after`: the
+    /// last message that was seen before; see [`Conversation::take_replay`].
     ///
     /// # Errors
     /// [`Error::Transcript`]: it is no plain file, too large, or cannot be read; [`Error::SessionInUse`].
-    pub async fn resume(&self, session_id: &str) -> Result<Option<Conversation>, Error> {
+    pub async fn resume(
+        &self,
+        session_id: &str,
+        replay_after: Option<&str>,
+    ) -> Result<Option<Conversation>, Error> {
         if !is_uuid(session_id) {
             return Ok(None);
         }
@@ -88,8 +94,8 @@ impl Transcripts {
             }
             tokio::time::sleep(LOCK_INTERVAL).await;
         }
-        let source = Arc::clone(&opened);
-        let found = self.blocking(move || read::read(&source)).await?;
+        let (source, after) = (Arc::clone(&opened), replay_after.map(str::to_owned));
+        let found = self.blocking(move || read::read(&source, after)).await?;
         let journal = Journal::new(folder, self.path(session_id), Some(opened), found.last_uuid.clone());
         if found.cut {
             journal.mend();
@@ -139,6 +145,8 @@ pub(crate) struct Found {
     pub(crate) result: Option<Message>,
     /// The id of the last message.
     pub(crate) last_uuid: Option<String>,
+    /// Messages after the one that was asked for, as they were given.
+    pub(crate) replay: Vec<Value>,
     /// Whether the file ends in the middle of a line.
     pub(crate) cut: bool,
 }
@@ -179,6 +187,13 @@ impl Conversation {
     #[must_use]
     pub const fn is_interrupted(&self) -> bool {
         self.found.interrupted
+    }
+
+    /// Takes the messages out that were given after the one that `resume` was told: a host that saw that one last may
+    /// have missed these. They are marked with `isReplay`.
+    #[must_use]
+    pub fn take_replay(&mut self) -> Vec<Value> {
+        std::mem::take(&mut self.found.replay)
     }
 
     /// The id of the last prompt that it took.

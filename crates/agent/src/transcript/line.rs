@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-use wardian_protocol::{ContentBlock, MessageParam, NanoUsd, Role, frame::ModelUsage};
+use wardian_protocol::{ContentBlock, JsonMap, MessageParam, NanoUsd, Role, frame::ModelUsage};
 
 use super::Unkept;
 use crate::frames::{Out, PROTOCOL_VERSION};
@@ -44,12 +44,45 @@ pub(super) struct Line<'a> {
     pub(super) total_cost_usd: Option<NanoUsd>,
     pub(super) model_usage: Option<std::collections::BTreeMap<String, ModelUsage>>,
     pub(super) result: Option<Value>,
+    pub(super) session_id: Option<String>,
+    pub(super) timestamp: Option<String>,
+    pub(super) error: Option<String>,
+    #[serde(default, borrow)]
+    pub(super) tool_use_result: Option<&'a RawValue>,
+    #[serde(default)]
+    pub(super) is_meta: bool,
+}
+
+impl Line<'_> {
+    /// The message as it was given; `None` for what was not given: prompts, and what hooks say to the model.
+    pub(super) fn frame(&self) -> Option<Value> {
+        if self.is_prompt || self.is_meta {
+            return None;
+        }
+        let message: Value = serde_json::from_str(self.message?.get()).ok()?;
+        let mut frame = json!({
+            "type": self.kind,
+            "message": message,
+            "parent_tool_use_id": null,
+            "uuid": self.uuid,
+            "session_id": self.session_id,
+            "timestamp": self.timestamp,
+            "isReplay": true,
+        });
+        if let Some(error) = &self.error {
+            frame["error"] = error.clone().into();
+        }
+        if let Some(structured) = self.tool_use_result {
+            frame["tool_use_result"] = serde_json::from_str(structured.get()).ok()?;
+        }
+        Some(frame)
+    }
 }
 
 impl Out {
     /// Keeps a reply's block. An error: it was not kept, and must not be shown.
     pub(crate) async fn keep_assistant(&self, message: &AssistantMessage) -> Result<(), Unkept> {
-        let mut fields = Map::new();
+        let mut fields = when(&message.extra);
         if let Some(id) = message.extra.get("request_id") {
             fields.insert("requestId".to_owned(), id.clone());
         }
@@ -62,7 +95,7 @@ impl Out {
 
     /// Keeps what was said to the model.
     pub(crate) async fn keep_user(&self, message: &UserMessage, is_meta: bool) -> Result<(), Unkept> {
-        let mut fields = Map::new();
+        let mut fields = when(&message.extra);
         if is_meta {
             fields.insert("isMeta".to_owned(), true.into());
         }
@@ -160,4 +193,9 @@ impl Out {
         }
         journal.append(&line).await
     }
+}
+
+/// The time that a message was given: the same here as there.
+fn when(extra: &JsonMap) -> Map<String, Value> {
+    extra.get_key_value("timestamp").map(|(name, at)| (name.clone(), at.clone())).into_iter().collect()
 }

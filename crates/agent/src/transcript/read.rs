@@ -23,16 +23,16 @@ const MAX_FILE_BYTES: u64 = 1 << 30;
 const MAX_HISTORY_BYTES: usize = 96 * 1024 * 1024;
 
 /// Reads a file from its beginning. Blocks.
-pub(super) fn read(mut file: &File) -> io::Result<Found> {
+pub(super) fn read(mut file: &File, replay_after: Option<String>) -> io::Result<Found> {
     if file.metadata()?.len() > MAX_FILE_BYTES {
         return Err(io::Error::other("the transcript is too large"));
     }
     file.seek(SeekFrom::Start(0))?;
-    parse(BufReader::new(file))
+    parse(BufReader::new(file), replay_after)
 }
 
-fn parse(mut source: impl BufRead) -> io::Result<Found> {
-    let mut reader = Reader::default();
+fn parse(mut source: impl BufRead, replay_after: Option<String>) -> io::Result<Found> {
+    let mut reader = Reader { replay_after, ..Reader::default() };
     let mut line = Vec::new();
     let mut cut = false;
     while let Some(ended) = next_line(&mut source, &mut line)? {
@@ -95,6 +95,9 @@ struct Reader {
     started: HashSet<String>,
     /// Whether a turn is under way; unknown where others wrote the lines.
     turn_open: Option<bool>,
+    /// Until it is found.
+    replay_after: Option<String>,
+    replays: bool,
     found: Found,
 }
 
@@ -152,6 +155,11 @@ impl Reader {
 
     fn message(&mut self, line: &Line<'_>, bytes: usize) {
         self.history_bytes = self.history_bytes.saturating_add(bytes);
+        if self.replays {
+            self.found.replay.extend(line.frame());
+        } else if self.replay_after.is_some() && self.replay_after == line.uuid {
+            self.replays = true;
+        }
         self.turn_open = line.wardian_version.is_some().then_some(true);
         if line.uuid.is_some() {
             self.found.last_uuid.clone_from(&line.uuid);

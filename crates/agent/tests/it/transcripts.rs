@@ -216,7 +216,7 @@ async fn a_transcript_cut_at_any_byte_goes_on_from_its_last_whole_line() {
     let transcripts = Transcripts::of(place.kept.path(), &place.cwd.path().canonicalize().unwrap());
     for cut in (0..whole.len()).step_by(7) {
         place.write(&whole[..cut]);
-        assert!(transcripts.resume(ID).await.unwrap().is_some(), "{cut}");
+        assert!(transcripts.resume(ID, None).await.unwrap().is_some(), "{cut}");
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use http::Uri;
 use serde::Deserialize;
 use wardian_protocol::NanoUsd;
-use wardian_session::{Caps, RunLimits};
+use wardian_session::{Caps, RunLimits, SessionLimits};
 use wardian_store::SqliteStore;
 
 use crate::failure::{self, Failure, Outcome, setup, usage};
@@ -45,6 +45,7 @@ pub struct Written {
     pub read_only: Vec<PathBuf>,
     pub limits: WrittenLimits,
     pub ceilings: WrittenLimits,
+    pub sessions: WrittenSessions,
     pub caps: WrittenCaps,
     pub sandbox: WrittenSandbox,
     pub server: WrittenServer,
@@ -62,8 +63,22 @@ pub struct WrittenLimits {
 #[serde(deny_unknown_fields)]
 pub struct WrittenCaps {
     pub runs_per_host: usize,
+    pub runs_per_org: usize,
     pub runs_per_user: usize,
     pub runs_per_key: usize,
+    pub queued_per_host: usize,
+    pub queued_per_user: usize,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenSessions {
+    pub max_cost_usd: f64,
+    pub max_turns: u32,
+    pub turn_timeout_seconds: u64,
+    pub idle_timeout_seconds: u64,
+    pub warm_sandboxes: usize,
+    pub approval_ttl_seconds: u64,
 }
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -96,6 +111,7 @@ pub struct Config {
     pub read_only: Vec<PathBuf>,
     pub limits: RunLimits,
     pub ceilings: RunLimits,
+    pub sessions: SessionLimits,
     pub caps: Caps,
     pub sandbox: wardian_sandbox::Limits,
     pub max_connections: usize,
@@ -196,11 +212,8 @@ impl Written {
             upstream: or_error(&mut errors, "upstream", upstream(&self.upstream)).unwrap_or_default(),
             limits: limits(&mut errors, "limits", &self.limits),
             ceilings: limits(&mut errors, "ceilings", &self.ceilings),
-            caps: Caps {
-                runs_per_host: positive(&mut errors, "caps.runs_per_host", self.caps.runs_per_host),
-                runs_per_user: positive(&mut errors, "caps.runs_per_user", self.caps.runs_per_user),
-                runs_per_key: positive(&mut errors, "caps.runs_per_key", self.caps.runs_per_key),
-            },
+            sessions: sessions(&mut errors, &self.sessions),
+            caps: caps(&mut errors, &self.caps),
             sandbox: wardian_sandbox::Limits {
                 memory_bytes: mebibytes(&mut errors, "sandbox.memory_mib", self.sandbox.memory_mib),
                 tmp_bytes: mebibytes(&mut errors, "sandbox.tmp_mib", self.sandbox.tmp_mib),
@@ -290,6 +303,37 @@ fn limits(errors: &mut Vec<String>, table: &str, written: &WrittenLimits) -> Run
     }
 }
 
+fn sessions(errors: &mut Vec<String>, written: &WrittenSessions) -> SessionLimits {
+    let turn = WrittenLimits {
+        max_turns: written.max_turns,
+        max_cost_usd: written.max_cost_usd,
+        timeout_seconds: written.turn_timeout_seconds.max(1),
+    };
+    if written.turn_timeout_seconds == 0 {
+        errors.push("`sessions.turn_timeout_seconds`: expected at least 1".to_owned());
+    }
+    let turn = limits(errors, "sessions", &turn);
+    SessionLimits {
+        max_cost: turn.max_cost,
+        max_turns: turn.max_turns,
+        turn_timeout: turn.timeout,
+        idle_timeout: Duration::from_secs(written.idle_timeout_seconds),
+        approval_ttl: Duration::from_secs(written.approval_ttl_seconds),
+        warm_sandboxes: written.warm_sandboxes,
+    }
+}
+
+fn caps(errors: &mut Vec<String>, written: &WrittenCaps) -> Caps {
+    Caps {
+        runs_per_host: positive(errors, "caps.runs_per_host", written.runs_per_host),
+        runs_per_org: positive(errors, "caps.runs_per_org", written.runs_per_org),
+        runs_per_user: positive(errors, "caps.runs_per_user", written.runs_per_user),
+        runs_per_key: positive(errors, "caps.runs_per_key", written.runs_per_key),
+        queued_per_host: written.queued_per_host,
+        queued_per_user: written.queued_per_user,
+    }
+}
+
 fn positive(errors: &mut Vec<String>, key: &str, number: usize) -> usize {
     if number == 0 {
         errors.push(format!("`{key}`: expected at least 1"));
@@ -330,6 +374,7 @@ mod tests {
         let config = parse("").unwrap().check().unwrap();
         assert_eq!((config.limits, config.ceilings), (RunLimits::DEFAULT, RunLimits::CEILING));
         assert_eq!(config.caps, Caps::default());
+        assert_eq!(config.sessions, SessionLimits::default());
         assert_eq!(config.admin_listen, AdminListen::Default(DEFAULT_ADMIN_LISTEN));
         assert_eq!(config.sandbox, wardian_sandbox::Limits::default());
         let server = wardian_server::ServerConfig::default();

@@ -175,6 +175,7 @@ fn engine_config(config: &Config, owner: String) -> Result<EngineConfig, Failure
         read_only: config.read_only.clone(),
         defaults: config.limits,
         ceilings: config.ceilings,
+        sessions: config.sessions,
         caps: config.caps,
         default_model: config.default_model.clone(),
         sandbox_limits: config.sandbox.clone(),

@@ -2,7 +2,18 @@
 //!
 //! source: the agent protocol reference, section 2.9. Lines of the types `user` and `assistant` are those of the
 //! official CLI, so that the SDKs' own helpers read them; what only we need is in `system` lines without an id, which
-//! they skip.
+//! they skip:
+//!
+//! | subtype | when |
+//! |---|---|
+//! | `wardian_reply_ended` | a reply is over: whether it stays in the conversation (`kept`), why it stopped, the totals |
+//! | `wardian_tool_started` | before a call is executed, after it was permitted: `toolUseId` |
+//! | `wardian_turn_ended` | before the `result` of a turn is given; holds it |
+//!
+//! A call with `wardian_tool_started` and without a result was under way when the process died. Calls that the host runs
+//! itself have no such line. What was written last may be cut anywhere; lines that are none are skipped. Costs go on from
+//! the totals, and a budget is for one process alone. One process at a time has a conversation, by a file lock. What
+//! cannot be written is not done: the turn ends with `error_during_execution`.
 
 mod file;
 mod journal;
@@ -245,7 +256,10 @@ fn base_36(mut number: u32) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+
+#[cfg(test)]
+mod names {
     use super::*;
 
     #[test]

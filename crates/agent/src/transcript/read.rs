@@ -31,7 +31,7 @@ pub(super) fn read(mut file: &File, replay_after: Option<String>) -> io::Result<
     parse(BufReader::new(file), replay_after)
 }
 
-fn parse(mut source: impl BufRead, replay_after: Option<String>) -> io::Result<Found> {
+pub(super) fn parse(mut source: impl BufRead, replay_after: Option<String>) -> io::Result<Found> {
     let mut reader = Reader { replay_after, ..Reader::default() };
     let mut line = Vec::new();
     let mut cut = false;

@@ -22,6 +22,7 @@ mod page;
 mod path;
 mod query;
 mod readers;
+mod resources;
 mod routes;
 mod run;
 mod seed;

@@ -21,7 +21,9 @@ use crate::body::{read_json, read_nothing};
 use crate::error::Error;
 use crate::page::{Asked, ByTime, MAX_LIMIT};
 use crate::query::{self, Query};
+use crate::resources;
 use crate::seed::Seed;
+use crate::wire::event::MAX_EVENTS;
 use crate::wire::session::{AskedAgent, AskedSession, AskedUpdate, read_create, read_update, session_json};
 use crate::wire::{agent, metadata, tools};
 
@@ -57,10 +59,8 @@ async fn resolve(
     let user = user_of(identity, asked.metadata.get(USER_PAIR))?;
     let (agent, snapshot) = find_agent(app, identity, asked.agent).await?;
     let environment = find_environment(app, identity, &asked.environment_id).await?;
-    if !asked.resources.is_empty() {
-        let message = "resources are not supported yet; leave it out";
-        return Err(Error::fields(&[FieldError::new("resources", message)]));
-    }
+    let first = FIRST_EVENT_ID + u32::try_from(MAX_EVENTS).unwrap_or(u32::MAX / 2);
+    let resources = resources::of_new_session(app, identity, seed, first, asked.resources).await?;
     let initial_events = with_ids(seed, FIRST_EVENT_ID, asked.events);
     let definition = Definition {
         agent: snapshot,
@@ -68,7 +68,7 @@ async fn resolve(
         title: asked.title,
         metadata: asked.metadata,
         budget: asked.budget,
-        resources: Vec::new(),
+        resources,
         vault_ids: Vec::new(),
     };
     Ok(NewManagedSession {

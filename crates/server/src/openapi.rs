@@ -296,6 +296,7 @@ fn routes() -> Vec<Route> {
     routes.extend(environment_routes());
     routes.extend(file_routes());
     routes.extend(session_routes());
+    routes.extend(resource_routes());
     routes.extend(own_routes());
     routes
 }
@@ -390,6 +391,17 @@ fn session_routes() -> Vec<Route> {
             ("after", whole(0)),
             ("event_deltas", list(words(&["agent.message", "agent.thinking"]))),
         ]),
+    ]
+}
+
+fn resource_routes() -> Vec<Route> {
+    let (all, one) = ("/v1/sessions/{id}/resources", "/v1/sessions/{id}/resources/{resource}");
+    vec![
+        get(all, "Lists the files that a session is given, the oldest first.", "ResourcePage").paged(100),
+        post(all, "Gives a session another file.", Some("ResourceParams"), "Resource"),
+        get(one, "Shows a file of a session.", "Resource"),
+        post(one, "Refused: a file has nothing that could change.", Some("UpdateResource"), "Resource"),
+        delete(one, "Takes a file from a session.", "DeletedResource"),
     ]
 }
 

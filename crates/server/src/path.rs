@@ -14,7 +14,6 @@ pub fn id_of<K: Kind>(what: &str, path: Result<Path<String>, PathRejection>) -> 
 }
 
 /// The two ids of a path, of one thing in another.
-#[expect(dead_code, reason = "the routes of a session's resources come next")]
 pub fn ids_of<A: Kind, B: Kind>(
     (outer, inner): (&str, &str),
     path: Result<Path<(String, String)>, PathRejection>,

@@ -16,8 +16,8 @@ use wardian_protocol::RequestId;
 use crate::App;
 use crate::error::Error;
 use crate::{
-    agents, environments, events, files, health, idempotency, managed, openapi, origin, run, sessions,
-    stream, trace, usage,
+    agents, environments, events, files, health, idempotency, managed, openapi, origin, resources, run,
+    sessions, stream, trace, usage,
 };
 
 /// The routes. Each handler but the two of health asks for a key first.
@@ -45,6 +45,11 @@ pub fn routes(app: Arc<App>) -> Router {
         .route("/v1/sessions", get(managed::list).post(managed::create))
         .route("/v1/sessions/{id}", get(managed::get).post(managed::update).delete(managed::delete))
         .route("/v1/sessions/{id}/archive", post(managed::archive))
+        .route("/v1/sessions/{id}/resources", get(resources::list).post(resources::add))
+        .route(
+            "/v1/sessions/{id}/resources/{resource}",
+            get(resources::get).post(resources::update).delete(resources::delete),
+        )
         .route("/v1/sessions/{id}/events", get(events::list).post(events::send))
         .route("/v1/sessions/{id}/events/stream", get(stream::stream))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&app), idempotency::layer))

@@ -6,6 +6,7 @@ pub mod environment;
 pub mod event;
 pub mod metadata;
 pub mod money;
+pub mod resource;
 pub mod session;
 pub mod tools;
 

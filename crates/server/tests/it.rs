@@ -14,6 +14,7 @@ mod it {
     mod idempotency;
     mod load;
     mod paging;
+    mod resources;
     mod run;
     mod users;
 }

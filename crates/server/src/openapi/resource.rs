@@ -288,6 +288,9 @@ fn files() -> Vec<(&'static str, Shape)> {
         ),
         ("File", file),
         ("FilePage", page("File")),
+        ("ResourcePage", page("Resource")),
+        ("UpdateResource", object([("authorization_token", text())])),
+        ("DeletedResource", tagged("session_resource_deleted", [("id", id("sesrsc"))])),
         ("DeletedFile", tagged("file_deleted", [("id", id("file"))])),
     ]
 }

@@ -10,11 +10,10 @@ use super::Fields;
 use super::event::{Taken, read_events};
 use super::metadata::{self, Metadata, Patch};
 use super::money::{amount_json, budget_json, read_budget};
+use super::resource::MAX_RESOURCES;
 
 /// The longest title, in characters: a line that a list can show.
 const MAX_TITLE_CHARS: usize = 500;
-/// Resources of one session.
-const MAX_RESOURCES: usize = 100;
 
 /// The fields of an agent that a session may have otherwise.
 const OVERRIDES: [&str; 5] = ["mcp_servers", "model", "skills", "system", "tools"];

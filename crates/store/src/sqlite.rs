@@ -42,6 +42,14 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prepared statements kept per connection: more than there are.
 const STATEMENTS: usize = 128;
 
+/// Pages of the file that the writer keeps in memory, in KiB. Ids come in no order, so each event touches another page of their
+/// index; with SQLite's own 2 MiB these are read again and again.
+const WRITER_CACHE_KIB: i64 = 16 << 10;
+
+/// Pages of the log after which they are moved to the database: 16 MiB, four times SQLite's own number. A page that many
+/// commits changed is moved once.
+const LOG_PAGES: i64 = 4000;
+
 /// What waits to be written, in KiB: twice the largest append.
 const QUEUED_KIB: u32 = 32 << 10;
 
@@ -68,6 +76,8 @@ impl SqliteStore {
         make_private(path).map_err(failed)?;
         let mut connection = connect(path)?;
         migrate::migrate(&mut connection, path)?;
+        connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+        connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))?;
         let mode: String =
             connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
         if mode != "wal" {

@@ -17,11 +17,15 @@ mod managed;
 mod open;
 #[path = "it/owners.rs"]
 mod owners;
+#[path = "it/paging.rs"]
+mod paging;
 #[path = "it/resources.rs"]
 mod resources;
 #[path = "it/retention.rs"]
 mod retention;
 #[path = "it/story.rs"]
 mod story;
+#[path = "it/upgrade.rs"]
+mod upgrade;
 #[path = "it/usage.rs"]
 mod usage;

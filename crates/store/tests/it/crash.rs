@@ -8,11 +8,14 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
 use std::process::{ChildStdout, Command, Stdio};
 
+use serde_json::json;
 use tokio::task::JoinSet;
-use wardian_protocol::NanoUsd;
-use wardian_store::{SqliteStore, Store, UsageQuery};
+use wardian_protocol::{NanoUsd, OrgId};
+use wardian_store::{
+    Error, Lease, SessionChange, SessionCommit, SessionStatus, SqliteStore, Store, UsageQuery,
+};
 
-use crate::common::{id, session, small, start};
+use crate::common::{at, change, commit, id, new_managed, session, small, start};
 use crate::concurrent::read_all;
 
 const PATH: &str = "WARDIAN_STORE_TEST_PATH";
@@ -25,7 +28,15 @@ pub enum Role {
     Append,
     /// Appends with 16 tasks, and opens usage, as a server does.
     Serve,
+    /// Commits to 8 managed sessions: three events, a line and a state that knows the last `seq`.
+    Commit,
 }
+
+/// Managed sessions, and events in each commit to one.
+const SESSIONS: u64 = 8;
+const EVENTS: u64 = 3;
+/// An acknowledgement names the session too.
+const PER_SESSION: u64 = 1 << 32;
 
 /// A process of this test binary that runs [`child`].
 pub struct Child {
@@ -35,7 +46,11 @@ pub struct Child {
 
 impl Child {
     pub fn start(role: Role, path: &Path) -> Self {
-        let role = if role == Role::Append { "append" } else { "serve" };
+        let role = match role {
+            Role::Append => "append",
+            Role::Serve => "serve",
+            Role::Commit => "commit",
+        };
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "crash::child", "--nocapture"])
             .env(PATH, path)
@@ -80,6 +95,9 @@ async fn child() {
     let (Some(path), Some(role)) = (std::env::var_os(PATH), std::env::var_os(ROLE)) else { return };
     let store = std::sync::Arc::new(SqliteStore::open(Path::new(&path)).unwrap());
     let org_id = store.default_org().await.unwrap();
+    if role == "commit" {
+        return commit_forever(store, org_id).await;
+    }
     let tasks = if role == "serve" { 16 } else { 1 };
     let mut writers = JoinSet::new();
     for task in 0..tasks {
@@ -97,6 +115,81 @@ async fn child() {
         });
     }
     writers.join_all().await;
+}
+
+async fn commit_forever(store: std::sync::Arc<SqliteStore>, org_id: OrgId) {
+    let mut writers = JoinSet::new();
+    for session in 1..=SESSIONS {
+        let (store, org_id) = (std::sync::Arc::clone(&store), org_id.clone());
+        writers.spawn(async move {
+            let owner = format!("child {}", std::process::id());
+            let taken = store.lease_session(&org_id, &id(session), &owner, at(0)).await.unwrap();
+            let Lease::Taken { fence, record } = taken else { panic!("{taken:?}") };
+            let mut last = record.last_seq;
+            loop {
+                let events = (last + 1..=last + EVENTS).map(small).collect();
+                let state = json!({"last": last + EVENTS});
+                let changed = SessionChange { state, ..change(SessionStatus::Running, 1) };
+                let raw = vec![format!("after {last}")];
+                let write =
+                    SessionCommit { change: Some(changed), raw, ..commit(&org_id, session, fence, events) };
+                last = store.commit_session(write).await.unwrap();
+                let said = format!("ack {}.\n", session * PER_SESSION + last);
+                std::io::stdout().write_all(said.as_bytes()).unwrap();
+            }
+        });
+    }
+    writers.join_all().await;
+}
+
+#[tokio::test]
+async fn killed_in_the_middle_of_a_commit_all_of_it_is_there_or_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let store = SqliteStore::open(&path).unwrap();
+    let org_id = store.default_org().await.unwrap();
+    for session in 1..=SESSIONS {
+        store.create_session(new_managed(&org_id, session, 0)).await.unwrap();
+    }
+    drop(store);
+    let mut acknowledged = Vec::new();
+    for round in 1..=5 {
+        let mut child = Child::start(Role::Commit, &path);
+        acknowledged.extend(child.acknowledged(40 * round));
+        acknowledged.extend(child.kill());
+        let store = SqliteStore::open(&path).unwrap();
+        for session in 1..=SESSIONS {
+            // The dead one's lease is no hindrance, and its fence is worth nothing.
+            let taken = store.lease_session(&org_id, &id(session), "here", at(9)).await.unwrap();
+            let Lease::Taken { fence, record } = taken else { panic!("{taken:?}") };
+            let late = commit(&org_id, session, fence - 1, vec![]);
+            assert!(matches!(store.commit_session(late).await, Err(Error::Fenced)));
+            let managed = record.managed.unwrap();
+            let state = managed.state["last"].as_u64().unwrap_or(0);
+            assert_eq!(record.last_seq, state, "the state and the log are of the same commit");
+            assert_eq!(record.last_seq % EVENTS, 0, "no commit is there in part");
+            let rows = read_rows(&store, &org_id, session).await;
+            assert!(rows.iter().copied().eq(1..=record.last_seq), "the log has no gap");
+            let lines = store.raw_rows(&org_id, &id(session), 0, 1000).await.unwrap();
+            assert!(lines.len() == 1000 || lines.len() as u64 == record.last_seq / EVENTS);
+            let of_session = acknowledged.iter().filter(|ack| **ack / PER_SESSION == session);
+            let newest = of_session.max().map_or(0, |ack| ack % PER_SESSION);
+            assert!(newest <= record.last_seq, "every acknowledged commit is there");
+        }
+    }
+    assert!(acknowledged.len() >= 600, "{}", acknowledged.len());
+}
+
+async fn read_rows(store: &SqliteStore, org_id: &OrgId, session: u64) -> Vec<u64> {
+    let mut seqs: Vec<u64> = Vec::new();
+    loop {
+        let after = seqs.last().copied().unwrap_or(0);
+        let page = store.event_rows(org_id, &id(session), after, 1000).await.unwrap();
+        if page.is_empty() {
+            return seqs;
+        }
+        seqs.extend(page.iter().map(|row| row.seq));
+    }
 }
 
 #[tokio::test]

@@ -7,9 +7,14 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
-use wardian_store::{Error, RunStatus, SqliteStore, Store, UsageQuery};
+use wardian_protocol::OrgId;
+use wardian_store::{
+    Error, NewSession, RunStatus, SessionChange, SessionCommit, SessionStatus, SqliteStore, Store, UsageQuery,
+};
 
-use crate::common::{at, end, event, id, outcome, running, session, start};
+use crate::common::{
+    at, change, commit, end, event, id, leased, new_managed, outcome, running, session, start,
+};
 use crate::concurrent::read_all;
 
 const DISK: &str = "WARDIAN_STORE_TEST_DISK";
@@ -41,6 +46,12 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
     eprintln!("no small disk to be had here, so only the limit on pages shows it: {said:?}");
 }
 
+fn new_managed_of(org_id: &OrgId, n: u64, bytes: usize) -> NewSession {
+    let mut new = new_managed(org_id, n, 0);
+    new.managed.as_mut().unwrap().definition = json!("x".repeat(bytes));
+    new
+}
+
 /// Not a test of its own: the body of the process that has the small disk.
 #[tokio::test]
 async fn child() {
@@ -51,6 +62,7 @@ async fn child() {
     let store = SqliteStore::open(&path).unwrap();
     let (org_id, session_id, run) = running(&store, 1, "here").await;
     store.open_usage(start(&org_id, 1, "here")).await.unwrap();
+    let (_, managed, fence) = leased(&store, 9, "here").await;
 
     let mut acknowledged = 0;
     let mut n = 1;
@@ -70,6 +82,18 @@ async fn child() {
     // New work is refused, and so the server can say that it is not ready. What needs a page or two may still fit.
     assert!(matches!(store.ping().await, Err(Error::Full)));
     assert!(matches!(store.open_usage(start(&org_id, 2, "here")).await, Err(Error::Full)));
+    let commit = |n: u64, bytes: usize| {
+        let changed = SessionChange { state: json!({"n": n}), ..change(SessionStatus::Running, 1) };
+        let events = vec![event(n, json!("x".repeat(bytes))), event(n, json!("x"))];
+        SessionCommit { change: Some(changed), ..commit(&org_id, 9, fence, events) }
+    };
+    let refused = store.commit_session(commit(1, 50_000)).await;
+    assert!(matches!(refused, Err(Error::Full)), "{refused:?}");
+    let refused = store.create_session(new_managed_of(&org_id, 10, 50_000)).await;
+    assert!(matches!(refused, Err(Error::Full)), "{refused:?}");
+    let record = store.session(&org_id, &managed).await.unwrap().unwrap();
+    assert_eq!((record.last_seq, record.managed.unwrap().state), (0, json!({})), "nothing of it");
+    assert_eq!(store.session(&org_id, &id(10)).await.unwrap(), None);
     let settled = store.settle_usage(end(&org_id, 1, 7)).await;
     assert!(matches!(settled, Ok(true) | Err(Error::Full)), "{settled:?}");
     let done = outcome(RunStatus::Completed, 7);
@@ -91,6 +115,8 @@ async fn child() {
     assert_eq!(store.settle_usage(end(&org_id, 1, 7)).await.unwrap(), settled.is_err());
     assert_eq!(store.end_run(&org_id, &session_id, &run, done).await.unwrap(), ended.is_err());
     session(&store, 2).await;
+    assert_eq!(store.commit_session(commit(1, 50_000)).await.unwrap(), 2);
+    store.create_session(new_managed_of(&org_id, 10, 50_000)).await.unwrap();
 
     // And so does the next process.
     drop(store);

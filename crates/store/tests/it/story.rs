@@ -4,11 +4,14 @@ use serde_json::json;
 use wardian_protocol::id as protocol;
 use wardian_protocol::{KeyId, NanoUsd, OrgId};
 use wardian_store::{
-    BeginRun, Error, GroupBy, NewKey, NewSession, RunStatus, Scope, SessionStatus, SqliteStore, Store,
-    Tokens, UsageQuery,
+    AgentQuery, BeginRun, CreatedRange, DeleteEnvironment, EnvironmentQuery, Error, FileQuery, ForgetUser,
+    Forgotten, GroupBy, Idempotent, IdempotentRequest, Lease, NewAgent, NewEnvironment, NewFile, NewKey,
+    NewSession, Order, Page, RunStatus, Scope, SessionCommit, SessionStatus, SqliteStore, Store, Tokens,
+    UpdateAgent, UpdateEnvironment, UsageQuery,
 };
 
-use crate::common::{at, end, event, id, outcome, start};
+use crate::common::{at, commit, end, event, id, leased, new_managed, outcome, start};
+use crate::managed::{all_events, everything};
 
 #[tokio::test]
 async fn the_story_in_memory() {
@@ -30,6 +33,7 @@ async fn story(store: &dyn Store) {
     events(store, &org_id).await;
     money(store, &org_id).await;
     foreigners(store, &org_id).await;
+    strangers_to_managed_sessions(store, &org_id).await;
 }
 
 async fn keys(store: &dyn Store, org_id: &OrgId) {
@@ -148,6 +152,122 @@ async fn money(store: &dyn Store, org_id: &OrgId) {
     assert_eq!((rows[0].inexact_requests, rows[1].inexact_requests), (1, 0));
     assert_eq!(rows[1].tokens, Tokens { input_tokens: 10, output_tokens: 5, ..Tokens::default() });
     assert_eq!((rows[0].open_requests, rows[0].reserved), (0, NanoUsd::ZERO));
+}
+
+/// What another org asks about agents, environments, files, managed sessions and keys of requests is answered as if they were not
+/// there, and changes nothing.
+async fn strangers_to_managed_sessions(store: &dyn Store, org_id: &OrgId) {
+    let foreign: OrgId = id(77);
+    let (definition, created_at) = (json!({"mine": true}), at(0));
+    let agent = NewAgent { id: id(1), org_id: org_id.clone(), definition: definition.clone(), created_at };
+    store.create_agent(agent.clone()).await.unwrap();
+    let environment = NewEnvironment { id: id(1), org_id: org_id.clone(), definition, created_at };
+    store.create_environment(environment.clone()).await.unwrap();
+    let file = NewFile {
+        id: id(1),
+        org_id: org_id.clone(),
+        user_id: Some("bob".to_owned()),
+        filename: "f".to_owned(),
+        mime_type: "t".to_owned(),
+        size_bytes: 1,
+        created_at,
+        expires_at: None,
+        session_id: Some(id(30)),
+    };
+    store.create_file(file.clone()).await.unwrap();
+    let (_, session_id, fence) = leased(store, 30, "here").await;
+    let raw = vec!["line".to_owned()];
+    let write = SessionCommit { raw, ..commit(org_id, 30, fence, vec![event(60, json!("mine"))]) };
+    assert_eq!(store.commit_session(write).await.unwrap(), 1);
+    let request = IdempotentRequest {
+        org_id: org_id.clone(),
+        key_id: id(1),
+        route: "POST /v1/agents".to_owned(),
+        key: "k".to_owned(),
+        request_sha256: [1; 32],
+        seed: [1; 16],
+        owner: "here".to_owned(),
+        at: at(0),
+    };
+    store.begin_idempotent(request.clone()).await.unwrap();
+    store.finish_idempotent(org_id, &id(1), "k", 200, b"mine".to_vec(), at(1)).await.unwrap();
+    let before = store.session(org_id, &session_id).await.unwrap();
+
+    strangers_to_resources(store, &foreign).await;
+    assert_eq!(store.session(&foreign, &session_id).await.unwrap(), None);
+    assert_eq!(store.sessions(&foreign, everything()).await.unwrap(), []);
+    let leased = store.lease_session(&foreign, &session_id, "thief", at(2)).await.unwrap();
+    assert_eq!(leased, Lease::Missing);
+    assert!(!store.release_session(&foreign, &session_id, fence).await.unwrap());
+    let mine =
+        store.commit_session(commit(&foreign, 30, fence, vec![event(61, json!(1))])).await.unwrap_err();
+    let nobodys = store.commit_session(commit(org_id, 404, fence, vec![])).await.unwrap_err();
+    assert_eq!(mine.to_string(), format!("find the session `{session_id}`"));
+    assert_eq!(nobodys.to_string(), format!("find the session `{}`", id::<protocol::Session>(404)));
+    assert!(!store.delete_session(&foreign, &session_id, fence).await.unwrap());
+    assert_eq!(store.event_rows(&foreign, &session_id, 0, 10).await.unwrap(), []);
+    assert_eq!(store.raw_rows(&foreign, &session_id, 0, 10).await.unwrap(), []);
+    assert_eq!(store.list_events(&foreign, &session_id, all_events()).await.unwrap(), []);
+    assert_eq!(store.event(&foreign, &session_id, &id(60)).await.unwrap(), None);
+    assert_eq!(store.event(org_id, &id(404), &id(60)).await.unwrap(), None);
+    assert_eq!(store.session_usage(&foreign, &[id(1), session_id.clone()]).await.unwrap(), []);
+
+    // The same key of a request in two orgs: two requests.
+    let theirs = IdempotentRequest { org_id: foreign.clone(), seed: [2; 16], ..request.clone() };
+    assert!(!store.finish_idempotent(&foreign, &id(1), "k", 200, vec![], at(1)).await.unwrap());
+    assert_eq!(store.begin_idempotent(theirs).await.unwrap(), Idempotent::New { seed: [2; 16] });
+    assert!(store.abandon_idempotent(&foreign, &id(1), "k").await.unwrap());
+    let done = Idempotent::Done { status: 200, body: b"mine".to_vec() };
+    assert_eq!(store.begin_idempotent(request).await.unwrap(), done);
+    let nothing = ForgetUser::Forgotten(Forgotten::default());
+    assert_eq!(store.forget_user(&foreign, "bob").await.unwrap(), nothing);
+
+    // Their own may have the same ids, and nothing was changed.
+    for made in [
+        store.create_agent(NewAgent { org_id: foreign.clone(), ..agent }).await,
+        store.create_environment(NewEnvironment { org_id: foreign.clone(), ..environment }).await,
+        store.create_file(NewFile { org_id: foreign.clone(), ..file }).await,
+        store.create_session(new_managed(&foreign, 30, 0)).await,
+    ] {
+        made.unwrap();
+    }
+    assert_eq!(store.session(org_id, &session_id).await.unwrap(), before);
+    assert_eq!(store.agent(org_id, &id(1), None).await.unwrap().unwrap().definition, json!({"mine": true}));
+    assert_eq!(store.environment(org_id, &id(1)).await.unwrap().unwrap().archived_at, None);
+    assert!(store.file(org_id, &id(1)).await.unwrap().is_some());
+    for new in [
+        store.create_agent(NewAgent { id: id(1), org_id: id(78), definition: json!(1), created_at }).await,
+        store.create_session(new_managed(&id(78), 1, 0)).await,
+    ] {
+        assert!(matches!(new, Err(Error::Unknown { what: "org", .. })), "{new:?}");
+    }
+}
+
+async fn strangers_to_resources(store: &dyn Store, foreign: &OrgId) {
+    let page = Page::first(Order::Desc, 10);
+    let (created, include_archived) = (CreatedRange::default(), true);
+    assert_eq!(store.agent(foreign, &id(1), None).await.unwrap(), None);
+    assert_eq!(store.agent(foreign, &id(1), Some(1)).await.unwrap(), None);
+    let updated = store.update_agent(foreign, &id(1), None, json!("theirs"), at(9)).await.unwrap();
+    assert_eq!(updated, UpdateAgent::Missing);
+    assert_eq!(store.archive_agent(foreign, &id(1), at(9)).await.unwrap(), None);
+    let query = AgentQuery { created, include_archived, page: page.clone() };
+    assert_eq!(store.agents(foreign, query).await.unwrap(), []);
+    assert_eq!(store.agent_versions(foreign, &id(1), None, 10).await.unwrap(), None);
+    assert_eq!(store.environment(foreign, &id(1)).await.unwrap(), None);
+    let updated = store.update_environment(foreign, &id(1), json!("theirs"), at(9)).await.unwrap();
+    assert_eq!(updated, UpdateEnvironment::Missing);
+    assert_eq!(store.archive_environment(foreign, &id(1), at(9)).await.unwrap(), None);
+    let query = EnvironmentQuery { created, include_archived, page: page.clone() };
+    assert_eq!(store.environments(foreign, query).await.unwrap(), []);
+    let deleted = store.delete_environment(foreign, &id(1)).await.unwrap();
+    assert_eq!(deleted, DeleteEnvironment::Missing);
+    assert_eq!(store.file(foreign, &id(1)).await.unwrap(), None);
+    for (ids, session_id) in [(vec![], None), (vec![id(1)], None), (vec![], Some(id(30)))] {
+        let query = FileQuery { ids, session_id, user_id: None, page: page.clone() };
+        assert_eq!(store.files(foreign, query).await.unwrap(), []);
+    }
+    assert!(!store.delete_file(foreign, &id(1)).await.unwrap());
 }
 
 /// Another org sees nothing of it, and is answered as if it were not there.

@@ -49,6 +49,7 @@ pub struct Written {
     pub caps: WrittenCaps,
     pub sandbox: WrittenSandbox,
     pub server: WrittenServer,
+    pub telemetry: WrittenTelemetry,
 }
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -97,6 +98,12 @@ pub struct WrittenServer {
     pub drain_timeout_seconds: u64,
 }
 
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct WrittenTelemetry {
+    pub otlp_endpoint: String,
+}
+
 /// What it means.
 #[derive(Debug)]
 pub struct Config {
@@ -117,6 +124,7 @@ pub struct Config {
     pub max_connections: usize,
     pub failed_logins_per_minute: u32,
     pub drain_timeout: Duration,
+    pub otlp_endpoint: Option<Uri>,
 }
 
 /// Where the admin listener is.
@@ -223,6 +231,12 @@ impl Written {
             max_connections: positive(&mut errors, "server.max_connections", self.server.max_connections),
             failed_logins_per_minute: self.server.failed_logins_per_minute.max(1),
             drain_timeout: Duration::from_secs(self.server.drain_timeout_seconds),
+            otlp_endpoint: or_error(
+                &mut errors,
+                "telemetry.otlp_endpoint",
+                collector(&self.telemetry.otlp_endpoint),
+            )
+            .flatten(),
             read_only: folders(&mut errors, &self.read_only),
             data_dir: self.data_dir,
             allow_no_cgroup: self.allow_no_cgroup,
@@ -265,6 +279,11 @@ fn admin_listen(text: &str) -> Result<AdminListen, String> {
             "expected an address and port such as {DEFAULT_ADMIN_LISTEN}, or none, found {text:?}"
         )),
     }
+}
+
+/// Reads the collector's address; none where nothing is written.
+fn collector(text: &str) -> Result<Option<Uri>, String> {
+    if text.is_empty() { Ok(None) } else { upstream(text).map(Some) }
 }
 
 /// Reads the upstream's base address.
@@ -403,7 +422,7 @@ mod tests {
 
     #[test]
     fn every_wrong_value_is_named() {
-        let text = "listen = '0.0.0.0:1'\nadmin_listen = '8701'\nupstream = 'ftp://x'\n[limits]\nmax_turns = 0\nmax_cost_usd = -1.0\n[caps]\nruns_per_user = 0\n";
+        let text = "listen = '0.0.0.0:1'\nadmin_listen = '8701'\nupstream = 'ftp://x'\n[limits]\nmax_turns = 0\nmax_cost_usd = -1.0\n[caps]\nruns_per_user = 0\n[telemetry]\notlp_endpoint = 'grpc://x'\n";
         let failure = format!("{:?}", parse(text).unwrap().check().unwrap_err());
         for part in [
             "behind-tls-proxy",
@@ -412,6 +431,7 @@ mod tests {
             "`limits.max_turns`",
             "`limits.max_cost_usd`",
             "`caps.runs_per_user`",
+            "`telemetry.otlp_endpoint`",
         ] {
             assert!(failure.contains(part), "{part} in {failure}");
         }

@@ -15,7 +15,7 @@ use wardian_session::{Engine, EngineConfig};
 use wardian_store::Store;
 
 use crate::config::{self, AdminListen, Config, open_store};
-use crate::failure::{Failure, Outcome, print, setup};
+use crate::failure::{Failure, Outcome, print, setup, usage};
 use crate::host;
 use crate::telemetry::{self, Telemetry};
 
@@ -52,6 +52,9 @@ pub struct Arguments {
     /// After SIGTERM, how long what is under way may go on [default: 30]
     #[arg(long, env = "WARDIAN_DRAIN_TIMEOUT", value_name = "SECONDS")]
     drain_timeout: Option<u64>,
+    /// A collector of OpenTelemetry's that traces and metrics are sent to (OTLP over HTTP); off by default
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
     /// The folder with the static binaries wardian-guest and wardian-agent
     #[arg(long, env = "WARDIAN_LIBEXEC_DIR", value_name = "DIR")]
     libexec_dir: Option<PathBuf>,
@@ -67,13 +70,15 @@ pub async fn serve(arguments: Arguments) -> Outcome {
     host::raise_descriptor_limit();
 
     let owner = host::owner();
-    let telemetry = Telemetry::new();
+    let telemetry = Telemetry::new(config.otlp_endpoint.as_ref()).map_err(usage)?;
+    let tracer = telemetry.tracer();
     let meter = telemetry.meter();
     let store = open_store(&config.data_dir)?;
     telemetry::watch(&meter, &store);
     let store: Arc<dyn Store> = Arc::new(store);
     let upstream = GatewayConfig {
         metrics: wardian_gateway::Metrics::new(&meter),
+        tracer: tracer.clone(),
         ..GatewayConfig::new(config.upstream.clone(), key, owner.as_str())
     };
     let gateway = Gateway::new(upstream, Arc::clone(&store)).map_err(setup)?;
@@ -85,8 +90,11 @@ pub async fn serve(arguments: Arguments) -> Outcome {
         tracing::warn!(what = missing.what, mend = missing.mend, "this host lacks something for sandboxes");
     }
     check_tier(launcher.capabilities(), config.allow_no_cgroup)?;
-    let engine =
-        EngineConfig { metrics: wardian_session::Metrics::new(&meter), ..engine_config(&config, owner)? };
+    let engine = EngineConfig {
+        metrics: wardian_session::Metrics::new(&meter),
+        tracer: tracer.clone(),
+        ..engine_config(&config, owner)?
+    };
     let engine = Engine::start(engine, Arc::clone(&store), gateway, launcher).await.map_err(setup)?;
     let listener = bind(config.listen, "--listen names another address; port 0 takes a free one").await?;
     let admin = bind_admin(config.admin_listen).await?;
@@ -106,11 +114,14 @@ pub async fn serve(arguments: Arguments) -> Outcome {
         failed_logins_per_minute: config.failed_logins_per_minute,
         drain_timeout: config.drain_timeout,
         metrics: wardian_server::Metrics::new(&meter),
+        tracer,
         admin: admin.map(|listener| Admin::new(listener, telemetry.scrape())),
         clock: host::now,
         ..ServerConfig::default()
     };
     wardian_server::serve(listener, server, engine, store, host::asked_to_stop()).await.map_err(setup)?;
+    // The exporters' threads are waited for, which needs this runtime.
+    tokio::task::spawn_blocking(move || telemetry.shut_down()).await.map_err(setup)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -163,6 +174,9 @@ fn configuration(arguments: Arguments) -> Result<Config, Failure> {
     }
     if let Some(seconds) = arguments.drain_timeout {
         written.server.drain_timeout_seconds = seconds;
+    }
+    if let Some(endpoint) = arguments.otlp_endpoint {
+        written.telemetry.otlp_endpoint = endpoint;
     }
     written.read_only.extend(arguments.read_only);
     written.behind_tls_proxy |= arguments.behind_tls_proxy;

@@ -1,13 +1,24 @@
 //! What a server shows of itself: one set of instruments, made here and passed down by value, read by the admin listener.
 
-use std::fs;
+mod otlp;
 
-use opentelemetry::KeyValue;
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use opentelemetry::global::BoxedTracer;
 use opentelemetry::metrics::{Meter, MeterProvider as _};
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::{Key, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::resource::EnvResourceDetector;
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use prometheus::{Registry, TextEncoder};
 use wardian_store::SqliteStore;
+
+use self::otlp::Exporters;
 
 /// From a fast disk to one that is far too slow, in seconds.
 const COMMIT_SECONDS: &[f64] =
@@ -20,21 +31,49 @@ const COMMIT_WRITES: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256
 pub struct Telemetry {
     meters: SdkMeterProvider,
     registry: Registry,
+    /// Where spans go, if anywhere.
+    tracers: Option<SdkTracerProvider>,
 }
 
+/// How long the last batch may take when the server ends.
+const FLUSH: Duration = Duration::from_secs(5);
+
 impl Telemetry {
-    /// A place for instruments that nothing shows yet.
-    pub fn new() -> Self {
+    /// A place for instruments that nothing shows yet; and with a collector's address, the export to it.
+    pub fn new(collector: Option<&Uri>) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let scraped = opentelemetry_prometheus::exporter()
             .with_registry(registry.clone())
             .scope_info_enabled(false)
             .build()
             .expect("a new registry takes its first collector");
-        let meters = SdkMeterProvider::builder().with_resource(resource()).with_reader(scraped).build();
-        let telemetry = Self { meters, registry };
+        let mut meters = SdkMeterProvider::builder().with_resource(resource()).with_reader(scraped);
+        let mut tracers = None;
+        if let Some(collector) = collector {
+            let Exporters { spans, metrics } = otlp::exporters(collector)?;
+            meters = meters.with_periodic_exporter(metrics);
+            let builder = SdkTracerProvider::builder().with_resource(resource());
+            tracers = Some(builder.with_batch_exporter(spans).build());
+        }
+        let telemetry = Self { meters: meters.build(), registry, tracers };
         watch_process(&telemetry.meter());
-        telemetry
+        Ok(telemetry)
+    }
+
+    /// Makes spans, where they go somewhere.
+    pub fn tracer(&self) -> Option<Arc<BoxedTracer>> {
+        let tracers = self.tracers.as_ref()?;
+        Some(Arc::new(BoxedTracer::new(Box::new(tracers.tracer("wardian")))))
+    }
+
+    /// Sends what is left, and ends. Blocks for at most [`FLUSH`] each for traces and metrics.
+    pub fn shut_down(self) {
+        let Some(tracers) = self.tracers else { return };
+        for ended in [tracers.shutdown_with_timeout(FLUSH), self.meters.shutdown_with_timeout(FLUSH)] {
+            if let Err(error) = ended {
+                tracing::warn!(%error, "the last traces and metrics may not have been exported");
+            }
+        }
     }
 
     /// Makes instruments.
@@ -53,12 +92,13 @@ impl Telemetry {
     }
 }
 
-/// Who tells.
+/// Who tells: `wardian`, unless the standard's own variables say otherwise (`OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`).
 fn resource() -> Resource {
-    Resource::builder()
-        .with_service_name("wardian")
-        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
-        .build()
+    let named = Resource::builder_empty().with_detector(Box::new(EnvResourceDetector::new())).build();
+    let ours = [("service.name", "wardian"), ("service.version", env!("CARGO_PKG_VERSION"))];
+    let missing = ours.into_iter().filter(|(name, _)| named.get(&Key::from_static_str(name)).is_none());
+    let missing = missing.map(|(name, value)| KeyValue::new(name, value));
+    Resource::builder().with_attributes(missing.collect::<Vec<_>>()).build()
 }
 
 /// Has the store's commits counted.
@@ -112,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_scrape_shows_what_was_counted() {
-        let telemetry = Telemetry::new();
+        let telemetry = Telemetry::new(None).unwrap();
         let scrape = telemetry.scrape();
         telemetry.meter().u64_counter("wardian.test").build().add(3, &[]);
         let text = scrape().unwrap();

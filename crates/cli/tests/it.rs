@@ -13,5 +13,6 @@ mod it {
     mod programs;
     mod search;
     mod support;
+    mod tracing;
     mod users;
 }

@@ -39,7 +39,7 @@ impl Chat<'_> {
             .with_kind(SpanKind::Client)
             .with_start_time(SystemTime::from(self.from))
             .with_attributes(self.attributes());
-        let mut span = tracer.build_with_context(builder, &Context::new().with_remote_span_context(parent));
+        let mut span = tracer.build_with_context(builder, &below(parent));
         if let Some(error) = error_label(done) {
             span.set_attribute(KeyValue::new("error.type", error));
             span.set_status(Status::error(""));
@@ -74,4 +74,9 @@ impl Chat<'_> {
         );
         attributes
     }
+}
+
+/// Below this span; a span that is none would be taken for one that is not sampled.
+fn below(parent: SpanContext) -> Context {
+    if parent.is_valid() { Context::new().with_remote_span_context(parent) } else { Context::new() }
 }

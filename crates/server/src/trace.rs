@@ -18,7 +18,7 @@ const TRACEPARENT: &str = "traceparent";
 
 /// The context for a request: with its own span, if spans are written; else with the client's, to pass on.
 pub fn begin(tracer: Option<&Arc<BoxedTracer>>, request: &Request, id: &RequestId) -> Context {
-    let parent = Context::new().with_remote_span_context(parent(request.headers()));
+    let parent = below(parent(request.headers()));
     let Some(tracer) = tracer else { return parent };
     let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
@@ -54,6 +54,11 @@ pub fn end(context: &Context, status: u16, headers: &mut HeaderMap) {
         span.set_status(Status::error(""));
     }
     span.end();
+}
+
+/// Below this span; a span that is none would be taken for one that is not sampled.
+fn below(parent: SpanContext) -> Context {
+    if parent.is_valid() { Context::new().with_remote_span_context(parent) } else { Context::new() }
 }
 
 /// The client's span; none where the header is missing, stands there twice, or is not readable.

@@ -59,12 +59,17 @@ pub fn current_trace() -> SpanContext {
     Context::map_current(|context| context.span().span_context().clone())
 }
 
+/// Below this span; a span that is none would be taken for one that is not sampled.
+fn below(parent: SpanContext) -> Context {
+    if parent.is_valid() { Context::new().with_remote_span_context(parent) } else { Context::new() }
+}
+
 impl TurnWatch {
     /// Begins to watch.
     #[must_use]
     pub fn begin(metrics: &Metrics, tracer: Option<&Arc<BoxedTracer>>, turn: Turn<'_>) -> Self {
         metrics.turn_started();
-        let parent = Context::new().with_remote_span_context(turn.parent);
+        let parent = below(turn.parent);
         let context = tracer.map_or_else(Context::new, |tracer| {
             let name =
                 turn.agent.map_or_else(|| "invoke_agent".to_owned(), |name| format!("invoke_agent {name}"));
@@ -142,7 +147,7 @@ impl TurnWatch {
             ];
             let builder = tracer.span_builder(format!("execute_tool {label}"));
             let builder = builder.with_kind(SpanKind::Internal).with_attributes(attributes);
-            tracer.build_with_context(builder, &Context::new().with_remote_span_context(parent))
+            tracer.build_with_context(builder, &below(parent))
         });
         self.tools.insert(id.to_owned(), OpenTool { label, span });
     }

@@ -45,6 +45,13 @@ async fn a_run_is_counted_by_every_part() {
     assert_eq!(value(&scraped, "gen_ai_server_time_to_first_token_seconds_count", &model), 2.0);
     let cost = value(&scraped, "claude_code_cost_usage_total", &["model=\"claude-haiku-4-5\""]);
     assert!((cost - report["cost_usd"].as_f64().unwrap()).abs() < 1e-9, "{cost} {report}");
+    let turns = "wardian_turn_duration_seconds_count";
+    assert_eq!(value(&scraped, turns, &["outcome=\"completed\""]), 1.0);
+    assert_eq!(value(&scraped, "wardian_turn_time_to_first_message_seconds_count", &["start=\"cold\""]), 1.0);
+    let calls = ["tool=\"Bash\"", "is_error=\"false\""];
+    assert_eq!(value(&scraped, "wardian_tool_calls_total", &calls), 1.0);
+    assert_eq!(value(&scraped, "wardian_sandbox_start_duration_seconds_count", &[]), 1.0);
+    assert!(scraped.contains("\nwardian_sandboxes 0\n") && scraped.contains("\nwardian_turns_running 0\n"));
     assert!(value(&scraped, "wardian_store_commit_duration_seconds_count", &[]) > 5.0);
     assert!(value(&scraped, "process_memory_usage_bytes", &[]) > 1e6);
     for secret in ["alice", report["session_id"].as_str().unwrap(), "sk-"] {

@@ -177,7 +177,8 @@ impl Engine {
         done.unwrap_or(Err(RunError::Internal))
     }
 
-    /// Takes no more runs, waits for those under way, cancels what is left after `drain`, and waits for their end.
+    /// Takes no more runs and turns, waits for those under way, cancels what is left after `drain`, and waits for its end.
+    /// Turns that were cut off go on at the next start. Then it lets go of the data folder.
     pub async fn stop(&self, drain: Duration) {
         self.inner.stopping.cancel();
         self.inner.tasks.close();
@@ -186,8 +187,10 @@ impl Engine {
             self.inner.ending.cancel();
             if tokio::time::timeout(STOP_GRACE, self.inner.tasks.wait()).await.is_err() {
                 tracing::error!(runs = self.runs(), "runs did not clean up in time");
+                return;
             }
         }
+        self.inner.folder.release();
     }
 
     /// Whether the parts work. Also tries again to write what the store did not take before.

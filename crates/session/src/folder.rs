@@ -87,6 +87,13 @@ impl DataFolder {
         })
     }
 
+    /// Lets go of the folder: nothing in it is used any more.
+    pub fn release(&self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(%error, "the lock of the data folder was not given back; the end of the process does");
+        }
+    }
+
     /// The socket of a run's door.
     #[must_use]
     pub fn door(&self, run: &RequestId) -> PathBuf {

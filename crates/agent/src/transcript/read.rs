@@ -111,8 +111,10 @@ impl Reader {
             ("system", Some(REPLY_ENDED)) => self.reply_ended(line),
             ("system", Some(TURN_ENDED)) => {
                 self.end_reply(None);
-                self.turn_open = Some(false);
-                self.found.result = line.result.clone().and_then(result);
+                // One that failed for want of an answer, or of money, can be gone on with: its message stands unanswered.
+                let failed = line.result.as_ref().is_some_and(lacks_answer);
+                self.turn_open = (!failed).then_some(false);
+                self.found.result = line.result.clone().filter(|_| !failed).and_then(result);
             }
             // What is not known says nothing.
             _ => (),
@@ -222,6 +224,11 @@ fn take_open(history: &mut Vec<MessageParam>, goes_on: bool) -> Option<OpenReply
     }
     history.extend(results);
     None
+}
+
+/// Whether a result says that the model could not be asked, or not once more.
+fn lacks_answer(result: &Value) -> bool {
+    matches!(result["terminal_reason"].as_str(), Some("api_error" | "budget_exhausted"))
 }
 
 /// A result message as it was given.

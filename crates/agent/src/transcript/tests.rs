@@ -173,6 +173,20 @@ fn what_was_forgotten_stays_forgotten() {
 }
 
 #[test]
+fn a_turn_that_got_no_answer_can_be_gone_on_with() {
+    let failed = |reason: &str| {
+        let result =
+            json!({"type": "result", "subtype": "success", "is_error": true, "terminal_reason": reason});
+        line("system", json!({"subtype": "wardian_turn_ended", "result": result}))
+    };
+    for (reason, interrupted) in [("api_error", true), ("budget_exhausted", true), ("max_turns", false)] {
+        let found = found(&[prompt("p"), failed(reason)]);
+        assert_eq!((found.interrupted, found.history.len()), (interrupted, 1), "{reason}");
+        assert!(found.result.is_none() || !interrupted);
+    }
+}
+
+#[test]
 fn a_call_that_came_before_with_the_same_id_was_not_begun() {
     let found = found(&[
         prompt("p"),

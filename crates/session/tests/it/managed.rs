@@ -126,6 +126,23 @@ impl Sessions {
         self.until(id, 0, |row| row["type"] == "session.status_idle").await
     }
 
+    /// Waits until no session is looked after.
+    async fn at_rest(&self) {
+        let resting = async {
+            while self.world.engine.live_sessions() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, resting).await.unwrap();
+    }
+
+    /// Stops the server at once, and starts another on what it left.
+    async fn restart(&mut self) {
+        self.world.engine.stop(Duration::ZERO).await;
+        let World { temp, store, model, .. } = &self.world;
+        self.world.engine = super::world::restart(temp, store, &model.base_url()).await;
+    }
+
     async fn list(&self, id: &SessionId) -> Vec<Value> {
         let created = wardian_store::CreatedRange::default();
         let query = EventQuery { types: Vec::new(), created, order: Order::Asc, after: None, limit: 1000 };
@@ -307,4 +324,231 @@ async fn nobody_elses_session_is_there() {
     ));
     engine.delete_session(&sessions.caller(), &session.id).await.unwrap();
     assert!(matches!(engine.get_session(&sessions.caller(), &session.id).await, Err(SessionError::NotFound)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_sandbox_is_given_back_and_the_conversation_goes_on_in_another() {
+    let sessions = Sessions::with(
+        json!({"replies": [{"text": "Hello, Ann."}, {"text": "You are Ann."}]}),
+        json!([toolset("always_allow")]),
+        |config| config.sessions.idle_timeout = Duration::from_millis(10),
+    )
+    .await;
+    let session = sessions.create(vec![message("I am Ann.")]).await;
+    let rows = sessions.until_idle(&session.id).await;
+    sessions.at_rest().await;
+    assert_eq!(sessions.world.engine.sandboxes().await.unwrap(), [] as [String; 0]);
+    sessions.send(&session.id, message("Who am I?").1).await.unwrap();
+    let more =
+        sessions.until(&session.id, rows.len() as u64, |row| row["type"] == "session.status_idle").await;
+    assert_eq!(find(&more, "agent.message")["content"][0]["text"], "You are Ann.");
+    assert!(sessions.world.model.requests()[1].body.to_string().contains("I am Ann."));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_outlives_the_sandbox_and_the_server() {
+    let call = json!([{"id": "toolu_1", "name": "Bash", "input": {"command": "echo ran >> log"}}]);
+    let mut sessions = Sessions::new(
+        json!({"replies": [{"tool_use": call}, {"text": "Done."}]}),
+        json!([toolset("always_ask")]),
+    )
+    .await;
+    let session = sessions.create(vec![message("Do it.")]).await;
+    let rows = sessions.until_idle(&session.id).await;
+    assert_eq!(stop_reason(&rows), "requires_action");
+    sessions.restart().await;
+    let view = sessions.world.engine.get_session(&sessions.caller(), &session.id).await.unwrap();
+    assert_eq!(view.status, SessionStatus::Idle);
+    let tool_use_id = id_of(find(&rows, "agent.tool_use"));
+    let confirm = UserEvent::ToolConfirmation { tool_use_id, result: Confirmation::Allow };
+    sessions.send(&session.id, confirm).await.unwrap();
+    let more =
+        sessions.until(&session.id, rows.len() as u64, |row| row["type"] == "session.status_idle").await;
+    assert_eq!(stop_reason(&more), "end_turn", "{more:#?}");
+    assert_eq!(find(&more, "agent.tool_result")["is_error"], false);
+    let workspace = sessions.world.engine.workspace(&session.id);
+    assert_eq!(std::fs::read_to_string(workspace.join("log")).unwrap(), "ran\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_goes_on_after_the_server_was_stopped_in_its_middle() {
+    let call =
+        json!([{"id": "toolu_1", "name": "Bash", "input": {"command": "echo ran >> log; sleep 1000"}}]);
+    let mut sessions = Sessions::new(
+        json!({"replies": [{"tool_use": call}, {"text": "Done."}]}),
+        json!([toolset("always_allow")]),
+    )
+    .await;
+    let session = sessions.create(vec![message("Do it.")]).await;
+    let rows = sessions.until(&session.id, 0, |row| row["type"] == "agent.tool_use").await;
+    let log = sessions.world.engine.workspace(&session.id).join("log");
+    while !log.exists() {
+        tokio::task::yield_now().await;
+    }
+    sessions.restart().await;
+    let more =
+        sessions.until(&session.id, rows.len() as u64, |row| row["type"] == "session.status_idle").await;
+    assert_eq!(stop_reason(&more), "end_turn", "{more:#?}");
+    assert!(kinds(&more).contains(&"session.status_rescheduled"));
+    let result = find(&more, "agent.tool_result");
+    assert_eq!(result["is_error"], true, "the call was interrupted, and is not run again");
+    assert_eq!(std::fs::read_to_string(log).unwrap(), "ran\n");
+    assert_eq!(find(&more, "agent.message")["content"][0]["text"], "Done.");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_runs_its_own_tools() {
+    let call = json!([{"id": "toolu_1", "name": "mcp__custom__weather", "input": {"city": "Kew"}}]);
+    let mut sessions = Sessions::new(
+        json!({"replies": [{"tool_use": call}, {"text": "It rains."}]}),
+        json!([{"type": "custom", "name": "weather", "description": "The weather.",
+                "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}]),
+    )
+    .await;
+    let session = sessions.create(vec![message("How is it in Kew?")]).await;
+    let rows = sessions.until_idle(&session.id).await;
+    assert_eq!(stop_reason(&rows), "requires_action", "{rows:#?}");
+    let used = find(&rows, "agent.custom_tool_use");
+    assert_eq!((&used["name"], &used["input"]), (&json!("weather"), &json!({"city": "Kew"})));
+    let tools = &sessions.world.model.requests()[0].body["tools"];
+    assert!(tools.to_string().contains("mcp__custom__weather"), "{tools}");
+    // Also across a restart.
+    sessions.restart().await;
+    let result = UserEvent::CustomToolResult {
+        custom_tool_use_id: id_of(used),
+        content: vec![json!({"type": "text", "text": "rain, 9 degrees"})],
+        is_error: false,
+    };
+    sessions.send(&session.id, result).await.unwrap();
+    let more =
+        sessions.until(&session.id, rows.len() as u64, |row| row["type"] == "session.status_idle").await;
+    assert_eq!(stop_reason(&more), "end_turn", "{more:#?}");
+    let asked = sessions.world.model.requests()[1].body.to_string();
+    assert!(asked.contains("rain, 9 degrees"), "{asked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_stops_the_turn_before_it_is_spent_and_a_higher_one_lets_it_go_on() {
+    let mut sessions = Sessions::new(
+        json!({"replies": [{"text": "Hello."}, {"text": "More."}]}),
+        json!([toolset("always_allow")]),
+    )
+    .await;
+    sessions.budget = Some(NanoUsd(1_000));
+    let session = sessions.create(vec![message("Hi.")]).await;
+    let rows = sessions.until_idle(&session.id).await;
+    assert_eq!(stop_reason(&rows), "budget_reached", "{rows:#?}");
+    assert_eq!(sessions.world.model.requests().iter().filter(|r| r.path.ends_with("/messages")).count(), 0);
+    let raise = |budget| SessionUpdate { budget: Some(Some(budget)), ..SessionUpdate::default() };
+    let updated = sessions
+        .world
+        .engine
+        .update_session(&sessions.caller(), &session.id, raise(NanoUsd::from_usd(5)))
+        .await
+        .unwrap();
+    assert_eq!(updated.definition.budget, Some(NanoUsd::from_usd(5)));
+    let more =
+        sessions.until(&session.id, rows.len() as u64, |row| row["type"] == "session.status_idle").await;
+    assert_eq!(stop_reason(&more), "end_turn", "{more:#?}");
+    assert_eq!(find(&more, "agent.message")["content"][0]["text"], "Hello.");
+    // Below what it has cost is refused.
+    let lowered =
+        sessions.world.engine.update_session(&sessions.caller(), &session.id, raise(NanoUsd(1))).await;
+    assert!(matches!(lowered, Err(SessionError::Invalid(_))), "{lowered:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn previews_come_before_their_event_and_are_not_in_the_log() {
+    let sessions = Sessions::new(json!({"replies": [{"text": "Hello, world, once more."}]}), json!([])).await;
+    let session = sessions.create(vec![]).await;
+    let wanted = Previews { message: true, thinking: true };
+    let engine = &sessions.world.engine;
+    let mut follower = engine.follow(&sessions.caller(), &session.id, None, wanted).await.unwrap();
+    sessions.send(&session.id, message("Hi.").1).await.unwrap();
+    let mut text = String::new();
+    let mut previewed = None;
+    loop {
+        let followed = tokio::time::timeout(PATIENCE, follower.next()).await.unwrap().unwrap().unwrap();
+        match followed {
+            Followed::Preview { kind: "event_start", data } => {
+                let data: Value = serde_json::from_str(&data).unwrap();
+                previewed = Some(data["event"]["id"].clone());
+            }
+            Followed::Preview { data, .. } => {
+                let data: Value = serde_json::from_str(&data).unwrap();
+                assert_eq!(Some(&data["event_id"]), previewed.as_ref());
+                text.push_str(data["delta"]["content"]["text"].as_str().unwrap());
+            }
+            Followed::Event { kind, data, .. } if &*kind == "agent.message" => {
+                let data: Value = serde_json::from_str(&data).unwrap();
+                assert_eq!(
+                    (Some(&data["id"]), &data["content"][0]["text"]),
+                    (previewed.as_ref(), &json!(text))
+                );
+                break;
+            }
+            Followed::Event { .. } => (),
+        }
+    }
+    assert_eq!(text, "Hello, world, once more.");
+    sessions.until_idle(&session.id).await;
+    let list = sessions.list(&session.id).await;
+    assert!(!kinds(&list).contains(&"event_start"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_waits_in_line_for_a_place() {
+    let call =
+        json!([{"id": "toolu_1", "name": "Bash", "input": {"command": "until [ -e go ]; do :; done"}}]);
+    let sessions = Sessions::with(
+        json!({"replies": [{"tool_use": call}, {"text": "First."}, {"text": "Second."}]}),
+        json!([toolset("always_allow")]),
+        |config| config.caps.runs_per_host = 1,
+    )
+    .await;
+    let first = sessions.create(vec![message("Wait.")]).await;
+    sessions.until(&first.id, 0, |row| row["type"] == "agent.tool_use").await;
+    let second = sessions.create(vec![message("Next.")]).await;
+    let engine = &sessions.world.engine;
+    let view = engine.get_session(&sessions.caller(), &second.id).await.unwrap();
+    assert_eq!((view.status, view.queue_position), (SessionStatus::Running, Some(1)));
+    std::fs::write(engine.workspace(&first.id).join("go"), "").unwrap();
+    sessions.until_idle(&first.id).await;
+    let rows = sessions.until_idle(&second.id).await;
+    assert_eq!(find(&rows, "agent.message")["content"][0]["text"], "Second.");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_post_changes_nothing() {
+    let sessions = Sessions::new(json!({"replies": [{"text": "Once."}]}), json!([])).await;
+    let session = sessions.create(vec![]).await;
+    let event = message("Hi.");
+    let engine = &sessions.world.engine;
+    let first = engine.send_events(&sessions.caller(), &session.id, vec![event.clone()]).await.unwrap();
+    sessions.until_idle(&session.id).await;
+    let again = engine.send_events(&sessions.caller(), &session.id, vec![event]).await.unwrap();
+    assert_eq!(first, again);
+    assert_eq!(
+        kinds(&sessions.list(&session.id).await).iter().filter(|kind| **kind == "user.message").count(),
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_session_ends_its_followers_and_leaves_nothing() {
+    let sessions = Sessions::new(json!({"replies": [{"text": "Hello."}]}), json!([])).await;
+    let session = sessions.create(vec![message("Hi.")]).await;
+    let rows = sessions.until_idle(&session.id).await;
+    let engine = &sessions.world.engine;
+    let from = Some(rows.len() as u64);
+    let mut follower =
+        engine.follow(&sessions.caller(), &session.id, from, Previews::default()).await.unwrap();
+    let folder = engine.workspace(&session.id);
+    assert!(folder.exists());
+    engine.delete_session(&sessions.caller(), &session.id).await.unwrap();
+    let last = follower.next().await.unwrap().unwrap();
+    assert!(matches!(last, Followed::Event { kind, .. } if &*kind == "session.deleted"));
+    assert_eq!(follower.next().await.unwrap(), None);
+    assert!(!folder.exists());
+    assert_eq!(engine.sandboxes().await.unwrap(), [] as [String; 0]);
 }

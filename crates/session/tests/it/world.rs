@@ -105,6 +105,16 @@ pub async fn start(
     Engine::start(config, Arc::clone(store), gateway, launcher).await
 }
 
+/// Starts another engine on the same folder once the one before has let go of it.
+pub async fn restart(temp: &TempDir, store: &Arc<dyn Store>, upstream: &str) -> Engine {
+    loop {
+        match start(temp, store, upstream, |_| ()).await {
+            Err(wardian_session::StartError::Owned(_)) => tokio::task::yield_now().await,
+            started => return started.unwrap(),
+        }
+    }
+}
+
 /// Where the static binaries are: beside the folder of this test's own binary.
 fn libexec() -> PathBuf {
     let own = std::env::current_exe().unwrap();

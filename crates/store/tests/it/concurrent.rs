@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use wardian_protocol::{OrgId, SessionId};
-use wardian_store::{BeginRun, EventRecord, SqliteStore, Store};
+use wardian_store::{
+    BeginRun, EventQuery, EventRecord, EventRow, Idempotent, IdempotentRequest, SqliteStore, Store,
+};
 
-use crate::common::{at, id, session, small};
+use crate::common::{at, commit, id, leased, session, small};
 use crate::crash::{Child, Role};
+use crate::managed::all_events;
 
 const TASKS: u64 = 64;
 const EACH: u64 = 20;
@@ -62,6 +65,54 @@ async fn one_of_many_gets_the_session() {
     let begun = tasks.join_all().await;
     assert_eq!(begun.iter().filter(|begun| **begun == BeginRun::Started { fence: 1 }).count(), 1);
     assert_eq!(begun.iter().filter(|begun| **begun == BeginRun::Busy).count(), 63);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_four_tasks_commit_without_a_gap_and_one_does_the_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(SqliteStore::open(&folder.path().join("store.db")).unwrap());
+    let (org_id, session_id, fence) = leased(store.as_ref(), 1, "here").await;
+    let mut tasks = JoinSet::new();
+    for task in 0..TASKS {
+        let (store, org_id) = (Arc::clone(&store), org_id.clone());
+        tasks.spawn(async move {
+            let request = IdempotentRequest {
+                org_id: org_id.clone(),
+                key_id: id(1),
+                route: "POST /".to_owned(),
+                key: "k".to_owned(),
+                request_sha256: [1; 32],
+                seed: [u8::try_from(task).unwrap(); 16],
+                owner: "here".to_owned(),
+                at: at(0),
+            };
+            let answer = store.begin_idempotent(request).await.unwrap();
+            for n in 0..EACH {
+                // Every task accepts the same event anew: one event of many rows.
+                let events = vec![small(1), small(2 + task * EACH + n)];
+                store.commit_session(commit(&org_id, 1, fence, events)).await.unwrap();
+            }
+            answer
+        });
+    }
+    let answers = tasks.join_all().await;
+    assert_eq!(answers.iter().filter(|answer| matches!(answer, Idempotent::New { .. })).count(), 1);
+    assert_eq!(answers.iter().filter(|answer| **answer == Idempotent::InProgress).count(), 63);
+
+    let mut rows = Vec::new();
+    loop {
+        let after = rows.last().map_or(0, |row: &EventRow| row.seq);
+        let page = store.event_rows(&org_id, &session_id, after, 1000).await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        rows.extend(page);
+    }
+    assert!(rows.iter().map(|row| row.seq).eq(1..=TASKS * EACH * 2));
+    assert!(rows.iter().all(|row| row.first_seq == if row.id == id(1) { 1 } else { row.seq }));
+    let listed = store.list_events(&org_id, &session_id, EventQuery { limit: 1000, ..all_events() }).await;
+    let listed = listed.unwrap();
+    assert_eq!((listed.len(), listed[0].seq), (1000, TASKS * EACH * 2 - 1));
 }
 
 /// A second process with the store open appends to the same session while this one does.

@@ -3,6 +3,7 @@
 //! source: the agent protocol reference, section 1.5.
 
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
@@ -80,6 +81,8 @@ pub(crate) struct Authority<'a> {
     pub(crate) state_events: bool,
     pub(crate) cwd: &'a Path,
     pub(crate) home: Option<&'a Path>,
+    /// Questions that are out: calls side by side may ask at the same time.
+    pub(crate) waiting: &'a AtomicUsize,
 }
 
 /// What was decided about a call.
@@ -142,13 +145,17 @@ impl Authority<'_> {
             reason: reason.text,
             reason_kind: reason.kind,
         };
-        self.state("requires_action").await;
+        if self.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.state("requires_action").await;
+        }
         let answer = tokio::select! {
             biased;
             () = stop.cancelled() => None,
             answer = can_use_tool(question) => Some(answer),
         };
-        self.state("running").await;
+        if self.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.state("running").await;
+        }
         match answer {
             None => Ruling::Stopped,
             Some(Permission::Allow { updated_input, updates }) => {

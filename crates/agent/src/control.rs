@@ -244,12 +244,13 @@ impl Front {
     async fn control(&mut self, request: ControlRequest) -> ControlResponse {
         let id = request.request_id;
         let subtype = request.request["subtype"].as_str().unwrap_or_default().to_owned();
+        let cancel_queued = request.request["cancel_queued"] == true;
         let Ok(asked) = serde_json::from_value::<HostRequest>(request.request) else {
             return ControlResponse::error(id, format!("the control request {subtype:?} cannot be read"));
         };
         let done = match asked {
             HostRequest::Initialize(initialize) => self.initialize(*initialize),
-            HostRequest::Interrupt {} => Ok(self.interrupt().await),
+            HostRequest::Interrupt {} => Ok(self.interrupt(cancel_queued).await),
             HostRequest::SetPermissionMode { mode } => self.set_permission_mode(&mode).await,
             HostRequest::SetModel { model } => self.set_model(model).await,
             HostRequest::Other(_) => Err(format!("Unsupported control request subtype: {subtype}")),
@@ -260,12 +261,15 @@ impl Front {
         }
     }
 
-    async fn interrupt(&self) -> Value {
-        let interrupted = match &self.query {
-            Some(query) => query.interrupt().await.unwrap_or_default(),
-            None => Interrupted::default(),
-        };
-        json!({"still_queued": interrupted.still_queued})
+    async fn interrupt(&self, cancel_queued: bool) -> Value {
+        let Some(query) = &self.query else { return json!({"still_queued": []}) };
+        // It may have just ended.
+        if cancel_queued {
+            let Interrupted { still_queued, cancelled } =
+                query.handle().interrupt_all().await.unwrap_or_default();
+            return json!({"still_queued": still_queued, "cancelled": cancelled});
+        }
+        json!({"still_queued": query.interrupt().await.unwrap_or_default().still_queued})
     }
 
     async fn set_permission_mode(&mut self, mode: &str) -> Result<Value, String> {

@@ -257,6 +257,7 @@ impl Setup {
             state_events: self.state_events,
             cwd: &self.context.cwd,
             home: self.home.as_deref(),
+            waiting: &self.waiting,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -54,6 +55,8 @@ pub(crate) struct Setup {
     pub(crate) include_partial_messages: bool,
     pub(crate) state_events: bool,
     pub(crate) api_key_source: String,
+    /// Questions to the host that are out.
+    pub(crate) waiting: AtomicUsize,
     /// What `system/init` says of them.
     pub(crate) mcp_servers: Vec<Value>,
 }
@@ -389,6 +392,7 @@ async fn set_up(options: Options, mut out: Out) -> Result<Setup, Error> {
         include_partial_messages: options.include_partial_messages,
         state_events: options.session_state_events,
         api_key_source: options.api_key_source,
+        waiting: AtomicUsize::new(0),
         mcp_servers: Vec::new(),
     })
 }

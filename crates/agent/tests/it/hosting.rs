@@ -146,3 +146,59 @@ async fn partial_messages_come_for_every_kind_of_block() {
     let kinds = kinds_of(&frames);
     assert_eq!(kinds.iter().filter(|kind| *kind == "assistant").count(), 5);
 }
+
+#[tokio::test]
+async fn an_interrupt_spares_the_queue_or_empties_it() {
+    for cancel in [false, true] {
+        let bash = call("toolu_1", "Bash", json!({"command": "sleep 600"}));
+        let server =
+            model(&json!({"replies": [{"tool_use": [bash]}, {"text": "Next.", "repeat": true}]})).await;
+        let folder = tempfile::tempdir().unwrap();
+        let mut agent = Agent::start(&server, folder.path(), &["--dangerously-skip-permissions"]);
+        agent.prompt("first").await;
+        agent.until("assistant").await;
+        let uuid = "aaaaaaaa-2222-3333-4444-555555555555";
+        agent
+            .send(json!({"type": "user", "uuid": uuid, "session_id": "", "parent_tool_use_id": null,
+                "message": {"role": "user", "content": "second"}}))
+            .await;
+        agent.control("i", json!({"subtype": "interrupt", "cancel_queued": cancel})).await;
+        let reply = agent.until("answers/success").await.pop().unwrap();
+        let (queued, cancelled) =
+            if cancel { (json!([]), json!([uuid])) } else { (json!([uuid]), Value::Null) };
+        assert_eq!(reply["response"]["response"]["still_queued"], queued);
+        assert_eq!(reply["response"]["response"]["cancelled"], cancelled);
+        let (frames, _, _) = agent.end().await;
+        let results =
+            kinds_of(&frames).into_iter().filter(|kind| kind.starts_with("result")).collect::<Vec<_>>();
+        let expected: &[&str] = if cancel {
+            &["result/error_during_execution"]
+        } else {
+            &["result/error_during_execution", "result/success"]
+        };
+        assert_eq!(results, expected);
+    }
+}
+
+/// Two questions at once: the session waits until both are answered.
+#[tokio::test]
+async fn the_state_is_requires_action_while_any_question_is_out() {
+    let outside = ["/etc/hostname", "/etc/hosts"];
+    let calls: Vec<Value> = outside
+        .iter()
+        .enumerate()
+        .map(|(n, path)| call(&format!("toolu_{n}"), "Read", json!({"file_path": path})))
+        .collect();
+    let server = model(&json!({"replies": [{"tool_use": calls}, {"text": "Done."}]})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut agent = Agent::start(&server, folder.path(), &[ASK]);
+    agent.prompt("hi").await;
+    let first = agent.until("asks/can_use_tool").await.pop().unwrap();
+    let second = agent.until("asks/can_use_tool").await.pop().unwrap();
+    agent.answer(&first, json!({"behavior": "deny", "message": "No."})).await;
+    agent.answer(&second, json!({"behavior": "deny", "message": "No."})).await;
+    let frames = agent.until("state/idle").await;
+    let states = kinds_of(&frames).into_iter().filter(|kind| kind.starts_with("state")).collect::<Vec<_>>();
+    assert_eq!(states, ["state/running", "state/idle"]);
+    assert_eq!(agent.end().await.2, Some(0));
+}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the conformance scenarios: the stock Messages API clients against the scripted model server, and the stock Agent
-# SDKs against wardian-agent. A line a scenario; the last line is `N passed, N failed`; non-zero if anything failed.
+# Runs the conformance scenarios: the stock clients against the scripted model server and against `wardian serve`, and the
+# stock Agent SDKs against wardian-agent. A line a scenario; the last line is `N passed, N failed`; non-zero if anything failed.
 #   WARDIAN        the binary whose `model` command serves the scripts (default target/debug/wardian, else the example)
 #   WARDIAN_AGENT  the agent under test (default target/guest/wardian-agent)
 #   ONLY=text      runs the scenarios whose name has this text
@@ -8,7 +8,7 @@ set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
-WARDIAN=${WARDIAN:-$target/debug/wardian}
+export WARDIAN=${WARDIAN:-$target/debug/wardian}
 export WARDIAN_AGENT=${WARDIAN_AGENT:-$target/guest/wardian-agent}
 example=$target/debug/examples/serve_script
 
@@ -44,6 +44,10 @@ group() {
 
 group node "$here/clients.mjs"
 group "$root/.venv/bin/python" "$here/clients.py"
+if "$WARDIAN" serve --help >/dev/null 2>&1; then
+  group node "$here/sessions.mjs"
+  group "$root/.venv/bin/python" "$here/sessions.py"
+fi
 group node "$here/agent.mjs"
 group "$root/.venv/bin/python" "$here/agent.py"
 echo "$passed passed, $failed failed"

@@ -38,9 +38,9 @@ pub async fn stream(
 ) -> Result<Response, Error> {
     let identity = reader(&app, &request).await?;
     let (text, id) = session_id(path)?;
-    let asked = read(request.uri().query(), request.headers())?;
     let caller = identity.caller();
     let session = app.engine.get_session(&caller, &id).await.map_err(|error| session_error(error, &text))?;
+    let asked = read(request.uri().query(), request.headers())?;
     let begins = begin(asked.after, session.last_seq)?;
     let place = app.readers.take(identity.org(), &id)?;
     let body =

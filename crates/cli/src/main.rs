@@ -9,6 +9,7 @@ mod model;
 mod run;
 mod sandbox;
 mod serve;
+mod sessions;
 mod show;
 mod telemetry;
 mod usage;
@@ -42,6 +43,9 @@ enum Command {
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Keys(keys::Command),
+    /// List sessions, show one, follow its events
+    #[command(subcommand)]
+    Sessions(sessions::Command),
     /// Show what was spent
     Usage(usage::Arguments),
     /// Use sandboxes without a server
@@ -78,6 +82,7 @@ async fn dispatch(command: Command) -> Outcome {
         Command::Run(arguments) => Box::pin(run::run(arguments)).await,
         Command::Serve(arguments) => Box::pin(serve::serve(arguments)).await,
         Command::Keys(command) => keys::keys(command).await,
+        Command::Sessions(command) => sessions::sessions(command).await,
         Command::Usage(arguments) => usage::usage(arguments).await,
         Command::Sandbox(sandbox::Command::Exec(arguments)) => sandbox::exec(arguments).await,
         Command::Model(arguments) => model::model(arguments).await,

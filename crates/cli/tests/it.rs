@@ -12,6 +12,7 @@ mod it {
     mod operations;
     mod programs;
     mod search;
+    mod sessions;
     mod support;
     mod tracing;
     mod users;

@@ -19,6 +19,7 @@ const ROWS: &[(&str, &[&str], i32, &str)] = &[
     ("malformed: unknown scope", &["keys", "create", "--scope", "root"], 2, "expected one of admin"),
     ("malformed: no key id", &["keys", "revoke", "sk-ant-x"], 2, "key_"),
     ("malformed: no session id", &["usage", "--session", "../x"], 2, "sesn_"),
+    ("malformed: no moment", &["usage", "--from", "yesterday"], 2, "expected a date"),
     ("malformed: dollars", &["run", "x", "--max-cost-usd", "a lot"], 2, "as dollars"),
     ("malformed: format", &["run", "x", "--output-format", "xml"], 2, "stream-json"),
     ("malformed: configuration", &["serve", "--config", "{dir}/broken.toml"], 2, "broken.toml"),

@@ -340,6 +340,7 @@ fn checked(name: &str, spec: &Spec, uid: Option<u32>) -> Result<Create, Error> {
         workspace: spec.workspace.clone(),
         home: spec.home.clone(),
         read_only: spec.read_only.clone(),
+        shown: spec.shown.clone(),
         limits: spec.limits.clone(),
         way_out: spec.way_out.clone(),
         hostname: spec.hostname.clone(),

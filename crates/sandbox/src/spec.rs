@@ -41,6 +41,8 @@ pub struct Spec {
     pub home: Option<Volume>,
     /// Host folders (or files) shown read-only at their own path.
     pub read_only: Vec<PathBuf>,
+    /// Host folders (or files) shown read-only at another path.
+    pub shown: Vec<Volume>,
     /// The environment of every exec, beside `PATH` and `HOME`. Nothing is inherited.
     pub env: Vec<(String, String)>,
     /// What the sandbox may use at most.
@@ -60,6 +62,7 @@ impl Spec {
             workspace,
             home: None,
             read_only: Vec::new(),
+            shown: Vec::new(),
             env: Vec::new(),
             limits: Limits::default(),
             way_out: None,
@@ -76,6 +79,7 @@ impl fmt::Debug for Spec {
             .field("workspace", &self.workspace)
             .field("home", &self.home)
             .field("read_only", &self.read_only)
+            .field("shown", &self.shown)
             .field("env", &Names(&self.env))
             .field("limits", &self.limits)
             .field("way_out", &self.way_out)

@@ -83,6 +83,7 @@ pub(crate) struct Create {
     pub(crate) workspace: Volume,
     pub(crate) home: Option<Volume>,
     pub(crate) read_only: Vec<PathBuf>,
+    pub(crate) shown: Vec<Volume>,
     pub(crate) limits: Limits,
     pub(crate) way_out: Option<WayOut>,
     pub(crate) hostname: String,

@@ -282,6 +282,10 @@ fn wanted_mounts(create: &Create) -> Result<Vec<Wanted>, Failure> {
         let inside = allowed_point("read_only", &host)?;
         wanted.push(Wanted { field: "read_only", host, inside, access: Access::ReadOnly });
     }
+    for volume in &create.shown {
+        let (host, inside) = (absolute("shown", &volume.host)?, allowed_point("shown", &volume.inside)?);
+        wanted.push(Wanted { field: "shown", host, inside, access: Access::ReadOnly });
+    }
     if let Some(way_out) = &create.way_out {
         let host = absolute("way_out", &way_out.socket)?;
         if !fs::symlink_metadata(&host).is_ok_and(|meta| meta.file_type().is_socket()) {

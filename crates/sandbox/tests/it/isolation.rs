@@ -97,9 +97,11 @@ async fn what_is_read_only_stays_so() {
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
     let mut spec = host.spec("one");
     spec.read_only = vec![shared.path().to_owned()];
+    spec.shown = vec![Volume::new(shared.path(), "/mnt/shown")];
     let sandbox = host.launcher.create("one", &spec).await.unwrap();
     let path = shared.path().display();
     assert_eq!(sh(&sandbox, &format!("cat {path}/file")).await.stdout, "host\n", "at its own path");
+    assert_eq!(sh(&sandbox, "cat /mnt/shown/file").await.stdout, "host\n", "at another path");
     for script in [
         format!("echo x > {path}/file"),
         format!("echo x >> /proc/self/root{path}/file"),
@@ -112,6 +114,10 @@ async fn what_is_read_only_stays_so() {
         format!("chmod 600 {path}/file"),
         format!("mount -o remount,rw {path}"),
         format!("mkdir /workspace/m; mount --bind {path} /workspace/m"),
+        "echo x > /mnt/shown/file".to_owned(),
+        "touch /mnt/shown/new || touch /mnt/new".to_owned(),
+        "rm -f /mnt/shown/file && test ! -e /mnt/shown/file".to_owned(),
+        "mount -o remount,rw /mnt/shown".to_owned(),
         "touch /usr/new /usr/bin/new /etc/new /new /run/new /run/wardian/new /dev/new /proc/new".to_owned(),
         "echo x > /etc/passwd".to_owned(),
         "echo x > /run/wardian/wardian-guest".to_owned(),
@@ -299,6 +305,10 @@ async fn a_spec_that_would_break_the_walls_is_refused() {
         spec.read_only = vec![read_only.into()];
         let error = host.launcher.create("one", &spec).await.unwrap_err();
         assert!(matches!(error, Error::Invalid { .. }), "{why}: {error}");
+        spec.read_only = Vec::new();
+        spec.shown = vec![Volume::new(host.folder.path(), read_only.replace("/nonexistent", "/usr/x"))];
+        let error = host.launcher.create("one", &spec).await.unwrap_err();
+        assert!(matches!(error, Error::Invalid { .. }), "shown, {why}: {error}");
     }
     for host_folder in ["/nonexistent", "/etc/passwd", "relative"] {
         let mut spec = good.clone();

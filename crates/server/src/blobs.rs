@@ -3,8 +3,9 @@
 //! Bytes come into a temporary file; when all are durable it gets the file's name, then the row is made. A crash in between
 //! leaves a temporary file or bytes without a row, and the next start removes both.
 
+use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::PathBuf;
 
 use tokio::fs::File;
@@ -49,6 +50,8 @@ impl Blobs {
     /// Gives bytes their name, durably. They have been synchronised.
     pub async fn name(&self, temporary: Temporary, org_id: &OrgId, id: &FileId) -> io::Result<()> {
         let path = self.path(org_id, id);
+        // Sandboxes see it as another user; on the host the data folder lets nobody in.
+        tokio::fs::set_permissions(&temporary.path, Permissions::from_mode(0o444)).await?;
         tokio::fs::rename(&temporary.path, &path).await?;
         // Its name is gone, so there is nothing to remove.
         drop(temporary);

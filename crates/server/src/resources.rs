@@ -8,7 +8,7 @@ use axum::extract::{Extension, Path, Request, State};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use wardian_protocol::{ResourceId, SessionId};
-use wardian_session::{FieldError, SessionUpdate};
+use wardian_session::{FieldError, GIVEN, MAX_COPY_BYTES, SessionUpdate};
 
 use crate::App;
 use crate::auth::{Identity, reader, writer};
@@ -88,6 +88,13 @@ async fn resolve(
         if file.expires_at.is_some_and(|at| at <= now) {
             let message = "this file's time is over";
             return Err(Error::fields(&[FieldError::new(format!("{place}file_id"), message)]));
+        }
+        let copied = !asked.mount_path.starts_with(GIVEN);
+        if copied && file.size_bytes > MAX_COPY_BYTES {
+            let message = format!(
+                "a file of more than {MAX_COPY_BYTES} bytes is not copied into the workspace; take a path below {GIVEN}"
+            );
+            return Err(Error::fields(&[FieldError::new(format!("{place}mount_path"), message)]));
         }
         resources.push(resource::render(&seed.id(number), &asked, now));
     }

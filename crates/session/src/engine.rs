@@ -224,7 +224,7 @@ impl Engine {
         self.inner.folder.session(session_id).workspace
     }
 
-    /// Where the bytes of uploaded files lie, each under its id. What the store has no row of is not there.
+    /// Where the bytes of uploaded files lie, as `<org>/<file>`. What the store has no row of is not there.
     #[must_use]
     pub fn files(&self) -> std::path::PathBuf {
         self.inner.folder.files()

@@ -129,7 +129,7 @@ impl DataFolder {
         SessionFolders { workspace: session.join("workspace"), home: session.join("home") }
     }
 
-    /// Where the bytes of uploaded files lie, each under its id. The store says which are there.
+    /// Where the bytes of uploaded files lie, as `<org>/<file>`. The store says which are there.
     #[must_use]
     pub fn files(&self) -> PathBuf {
         self.root.join("files")

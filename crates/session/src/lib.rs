@@ -7,6 +7,7 @@ mod engine;
 mod error;
 mod feed;
 mod folder;
+mod given;
 mod launch;
 pub mod life;
 mod lines;
@@ -28,6 +29,7 @@ pub use config::{Caps, EngineConfig, Ownership, RunLimits, SessionLimits};
 pub use engine::{Engine, Health, RunEvent, RunSink};
 pub use error::{FieldError, Full, RunError, StartError};
 pub use feed::Follower;
+pub use given::{GIVEN, MAX_COPY_BYTES};
 pub use launch::{GATEWAY_PORT, WORKSPACE};
 pub use managed::{
     Confirmation, Definition, Followed, NewManagedSession, Previews, SessionError, SessionUpdate,

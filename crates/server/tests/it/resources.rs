@@ -10,7 +10,8 @@ use super::app::{App, form};
 /// Makes an agent, an environment, a file and a session; their ids.
 async fn session(app: &App, more: Value) -> (String, String) {
     let id = |made: Value| made["id"].as_str().unwrap_or_else(|| panic!("{made:#}")).to_owned();
-    let agent = id(app.post(&app.key, "/v1/agents", &json!({"name": "x", "model": "haiku"})).await.json());
+    let agent = json!({"name": "x", "model": "haiku", "tools": [{"type": "agent_toolset_20260401"}]});
+    let agent = id(app.post(&app.key, "/v1/agents", &agent).await.json());
     let environment = id(app.post(&app.key, "/v1/environments", &json!({"name": "x"})).await.json());
     let file = id(app.upload(&app.key, &[], &form("a.csv", "text/csv", "1,2,3\n")).await.json());
     let mut body = json!({"agent": agent, "environment_id": environment});
@@ -135,5 +136,56 @@ async fn what_is_anothers_is_unknown() {
     let of_bob = app.upload(&bob, &[], &form("b", "text/plain", "secret of bob")).await.json();
     let stolen = app.post(&ann, &path, &json!({"type": "file", "file_id": of_bob["id"]})).await;
     assert_eq!((stolen.status, stolen.error_type().as_str()), (404, "not_found_error"), "{stolen:#?}");
+    app.stop().await;
+}
+
+/// Reads what it was given, and tries to change it; twice.
+const READS: &str = r#"{"replies": [
+    {"match": {"last_text_contains": "first"}, "model": "claude-haiku-4-5", "tool_use": [{"name": "Bash", "input": {"command":
+        "cat /mnt/session/uploads/* /workspace/in/a.csv; echo x > /mnt/y || echo refused; echo 4 >> /workspace/in/a.csv"}}]},
+    {"match": {"last_text_contains": "second"}, "model": "claude-haiku-4-5", "tool_use": [{"name": "Bash", "input": {"command":
+        "ls -R /mnt; tail -1 /workspace/in/a.csv; id -u"}}]},
+    {"repeat": true, "model": "claude-haiku-4-5", "text": "Read."}
+]}"#;
+
+/// Posts a message, waits until the session is idle again, and says what its last tool gave.
+async fn tool_result(app: &App, session: &str, text: &str, turns: usize) -> String {
+    let path = format!("/v1/sessions/{session}/events");
+    let message = json!({"type": "user.message", "content": [{"type": "text", "text": text}]});
+    let posted = app.post(&app.key, &path, &json!({"events": [message]})).await;
+    assert_eq!(posted.status, 200, "{posted:#?}");
+    loop {
+        let events = app.get(&app.key, &format!("{path}?limit=1000")).await.json()["data"].clone();
+        let of = |kind: &str| {
+            events.as_array().unwrap().iter().filter(|event| event["type"] == kind).collect::<Vec<_>>()
+        };
+        if of("session.status_idle").len() == turns {
+            let results = of("agent.tool_result");
+            assert_eq!(results.len(), turns, "{events:#}");
+            return results[turns - 1]["content"].to_string();
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agent_sees_its_files_and_cannot_change_them() {
+    let app = App::new(READS).await;
+    let resources = json!({"resources": [
+        {"type": "file", "file_id": "FILE"},
+        {"type": "file", "file_id": "FILE", "mount_path": "/workspace/in/a.csv"},
+    ]});
+    let (session, file) = session(&app, resources).await;
+    let first = tool_result(&app, &session, "first", 1).await;
+    assert!(first.matches("1,2,3").count() == 2 && first.contains("refused"), "{first}");
+    // What comes and goes while its sandbox lives is seen at once.
+    let path = format!("/v1/sessions/{session}/resources");
+    let given = app.get(&app.key, &path).await.json()["data"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(app.delete(&app.key, &format!("{path}/{given}")).await.status, 200);
+    let body = json!({"type": "file", "file_id": file, "mount_path": "/mnt/late/b.csv"});
+    assert_eq!(app.post(&app.key, &path, &body).await.status, 200);
+    let second = tool_result(&app, &session, "second", 2).await;
+    assert!(second.contains("b.csv") && !second.contains(&file), "{second}");
+    assert!(second.contains("4"), "{second}");
     app.stop().await;
 }

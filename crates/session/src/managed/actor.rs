@@ -342,6 +342,13 @@ impl Actor {
         }
         if let Some(agent) = &self.agent {
             agent.set_room(self.room());
+            if before.resources != self.definition.resources {
+                let laid = worker::lay_out(&self.engine, &self.owner(), &self.definition.resources).await;
+                // The next sandbox tries again.
+                if let Err(error) = laid {
+                    tracing::error!(session_id = %self.record.id, error, "a session does not see its files");
+                }
+            }
         }
         Ok(())
     }
@@ -444,12 +451,16 @@ impl Actor {
         Ok(())
     }
 
-    async fn start_agent(&mut self, resume: Resume) -> Result<(), SessionError> {
-        let owner = Owner {
+    fn owner(&self) -> Owner<'_> {
+        Owner {
             org_id: &self.record.org_id,
             session_id: &self.record.id,
             user: self.record.user_id.as_deref(),
-        };
+        }
+    }
+
+    async fn start_agent(&mut self, resume: Resume) -> Result<(), SessionError> {
+        let owner = self.owner();
         let started =
             Agent::start(&self.engine, &owner, &self.definition, &self.rules.tools, self.room(), resume)
                 .await;

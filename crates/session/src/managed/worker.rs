@@ -1,5 +1,6 @@
 //! The agent of a managed session: its door, its sandbox, its process, and the pipes between.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +13,12 @@ use tokio::time::Instant;
 use wardian_gateway::{Door, DoorSpec, Exchange, Grant};
 use wardian_ledger::PriceTable;
 use wardian_protocol::{HostFrame, NanoUsd, OrgId, RequestId, SessionId};
-use wardian_sandbox::{Exec, Process, Sandbox, Stdio};
+use wardian_sandbox::{Exec, Process, Sandbox, Stdio, Volume};
 
 use super::Definition;
 use crate::drive::{CHUNK_BYTES, read_some, write_some};
 use crate::engine::{Inner, describe};
+use crate::given::{self, GIVEN};
 use crate::launch;
 use crate::tools::Tools;
 use crate::translate::{self, Translator};
@@ -54,6 +56,15 @@ pub struct Agent {
     /// How it ended, and until when its output is awaited.
     exited: Option<(String, Instant)>,
     pub translator: Translator,
+}
+
+/// Puts the session's files where its sandbox sees them; says which folder that is.
+pub async fn lay_out(engine: &Inner, owner: &Owner<'_>, resources: &[Value]) -> Result<PathBuf, String> {
+    let place = given::Place::of(&engine.folder, owner.org_id, owner.session_id);
+    let resources = resources.to_vec();
+    let laid = tokio::task::spawn_blocking(move || given::lay_out(&place, &resources)).await;
+    let laid = laid.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    laid.map_err(|error| format!("lay out the session's files: {error}"))
 }
 
 /// What comes from an agent.
@@ -114,6 +125,7 @@ impl Agent {
         let door = engine.gateway.open(spec).map_err(|error| describe(&error))?;
         let mut spec = launch::hosted_spec(&engine.config, &folders, socket);
         spec.tenant = tenant;
+        spec.shown.push(Volume::new(lay_out(engine, owner, &definition.resources).await?, GIVEN));
         let sandbox = engine.launcher.create(id.as_str(), &spec).await;
         let sandbox = sandbox.map_err(|error| format!("make the sandbox: {}", describe(&error)))?;
         let key = door.virtual_key().expose_secret();

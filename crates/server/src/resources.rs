@@ -114,8 +114,12 @@ pub async fn list(
     let asked = page::Asked::<ByTime>::read(&mut query, &list, page::MAX_LIMIT);
     query.finish()?;
     let mut rows = of_session(&app, &identity, &session, &text).await?;
-    rows.sort_by_key(key);
-    rows.retain(|row| asked.after.as_ref().is_none_or(|after| key(row) > *after));
+    if let Some((at, id)) = &asked.after {
+        // In the order in which they were given; if that one is gone, what was given later.
+        let after = rows.iter().position(|row| row["id"] == id.as_str()).map(|index| index + 1);
+        let later = || rows.iter().position(|row| key(row).0 > *at);
+        rows.drain(..after.or_else(later).unwrap_or(rows.len()));
+    }
     rows.truncate(usize::try_from(asked.fetch()).unwrap_or(usize::MAX));
     Ok(Json(asked.answer(rows, false, key, Value::clone)))
 }

@@ -8,7 +8,7 @@ use super::super::client::request;
 use super::{DENIED, Hostile, INVALID, Kind, MISSING, Malformed, OverLimit, Row, Truncated, row};
 
 /// All routes of these that need a key.
-pub const KEYED: [(&str, &str); 16] = [
+pub const KEYED: [(&str, &str); 21] = [
     ("GET", "/v1/agents"),
     ("POST", "/v1/agents"),
     ("GET", "/v1/agents/agent_0000"),
@@ -25,6 +25,11 @@ pub const KEYED: [(&str, &str); 16] = [
     ("POST", "/v1/files"),
     ("GET", "/v1/files/file_0000/content"),
     ("DELETE", "/v1/files/file_0000"),
+    ("GET", "/v1/sessions/sesn_0000/resources"),
+    ("POST", "/v1/sessions/sesn_0000/resources"),
+    ("GET", "/v1/sessions/sesn_0000/resources/sesrsc_0000"),
+    ("POST", "/v1/sessions/sesn_0000/resources/sesrsc_0000"),
+    ("DELETE", "/v1/sessions/sesn_0000/resources/sesrsc_0000"),
 ];
 
 type Expected = (u16, &'static str, &'static str);

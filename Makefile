@@ -6,7 +6,7 @@ SHELL := /bin/bash
 STATIC := -- -C target-feature=+crt-static
 LIBEXEC := $(CURDIR)/target/guest
 
-.PHONY: help setup guest build demo test bench soak clean
+.PHONY: help setup guest build demo test bench dashboard soak clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -29,6 +29,9 @@ test: setup ## every check there is
 
 bench: build ## measure the hot paths, beside their peers
 	@scripts/bench.sh
+
+dashboard: build ## ask a real Prometheus every question of the Grafana dashboard (unpacks Debian's package)
+	@python3 deploy/grafana/check.py target/release
 
 clean:
 	cargo clean

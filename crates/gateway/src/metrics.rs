@@ -74,7 +74,7 @@ impl Metrics {
             histogram.with_boundaries(buckets.to_vec()).build()
         };
         let counter = |name, text| meter.u64_counter(name).with_description(text);
-        Self {
+        let metrics = Self {
             durations: seconds(
                 "gen_ai.client.operation.duration",
                 "Model requests that went upstream, by model and error",
@@ -113,7 +113,11 @@ impl Metrics {
                 "Model requests whose record could not be settled when they ended",
             )
             .build(),
-        }
+        };
+        // A series that is there from the start shows its first change, too.
+        metrics.running.add(0, &[]);
+        metrics.unsettled.add(0, &[]);
+        metrics
     }
 
     /// A model request goes upstream next.

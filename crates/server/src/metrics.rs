@@ -30,7 +30,7 @@ impl Metrics {
     /// Makes the instruments.
     #[must_use]
     pub fn new(meter: &Meter) -> Self {
-        Self {
+        let metrics = Self {
             durations: meter
                 .f64_histogram("http.server.request.duration")
                 .with_description("From the head of a request until the head of its answer, by route")
@@ -41,7 +41,9 @@ impl Metrics {
                 .i64_up_down_counter("wardian.stream.readers")
                 .with_description("Clients that read an event stream now")
                 .build(),
-        }
+        };
+        metrics.readers.add(0, &[]);
+        metrics
     }
 
     /// A request was answered. `route` is its template, `None` where it matched none.

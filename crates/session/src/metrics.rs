@@ -75,7 +75,7 @@ impl Metrics {
             let histogram = meter.f64_histogram(name).with_description(text).with_unit("s");
             histogram.with_boundaries(buckets.to_vec()).build()
         };
-        Self {
+        let metrics = Self {
             created: counter("claude_code.session.count", "Sessions that were made"),
             sessions: gauge("wardian.sessions", "Sessions that this process works on, by status"),
             sandboxes: gauge("wardian.sandboxes", "Sandboxes that exist now"),
@@ -99,6 +99,18 @@ impl Metrics {
                 "How long turns waited for a place",
                 TURN_SECONDS,
             ),
+        };
+        metrics.show_zeros();
+        metrics
+    }
+
+    /// A series that is there from the start shows its first change, too.
+    fn show_zeros(&self) {
+        [&self.created, &self.sandbox_failures].into_iter().for_each(|counter| counter.add(0, &[]));
+        let gauges = [&self.sandboxes, &self.turns_running, &self.queue];
+        gauges.into_iter().for_each(|gauge| gauge.add(0, &[]));
+        for status in [SessionStatus::Idle, SessionStatus::Running, SessionStatus::Rescheduling] {
+            self.sessions.add(0, &[KeyValue::new("status", status_name(status))]);
         }
     }
 

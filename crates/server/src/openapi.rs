@@ -21,7 +21,7 @@ use utoipa::openapi::{
     ResponseBuilder,
 };
 
-use self::shape::{Shape, boolean, id, list, list_of, named, pattern, text_of, time, whole, words};
+use self::shape::{Shape, boolean, id, list, list_of, named, or_empty, pattern, text_of, time, whole, words};
 use crate::App;
 use crate::auth::authenticate;
 use crate::error::Error;
@@ -142,7 +142,7 @@ impl Route {
 
     /// A list: how long a page is, and which.
     fn paged(self, max: u32) -> Self {
-        self.query([("limit", resource::limit(max)), ("page", text_of(1, 512))])
+        self.query([("limit", or_empty(resource::limit(max))), ("page", text_of(0, 512))])
     }
 
     fn operation(&self) -> OperationBuilder {
@@ -304,12 +304,12 @@ fn routes() -> Vec<Route> {
 fn agent_routes() -> Vec<Route> {
     vec![
         get("/v1/agents", "Lists agents, the newest first.", "AgentPage").paged(100).query([
-            ("created_at[gte]", time()),
-            ("created_at[lte]", time()),
-            ("include_archived", boolean()),
+            ("created_at[gte]", or_empty(time())),
+            ("created_at[lte]", or_empty(time())),
+            ("include_archived", or_empty(boolean())),
         ]),
         post("/v1/agents", "Makes an agent.", Some("CreateAgent"), "Agent"),
-        get("/v1/agents/{id}", "Shows an agent.", "Agent").query([("version", whole(1))]),
+        get("/v1/agents/{id}", "Shows an agent.", "Agent").query([("version", or_empty(whole(1)))]),
         post("/v1/agents/{id}", "Makes a new version of an agent.", Some("UpdateAgent"), "Agent"),
         post("/v1/agents/{id}/archive", "Archives an agent.", None, "Agent"),
         get("/v1/agents/{id}/versions", "Lists the versions of an agent, the newest first.", "AgentPage")
@@ -322,7 +322,7 @@ fn environment_routes() -> Vec<Route> {
     vec![
         get("/v1/environments", "Lists environments, the newest first.", "EnvironmentPage")
             .paged(100)
-            .query([("include_archived", boolean())]),
+            .query([("include_archived", or_empty(boolean()))]),
         post("/v1/environments", "Makes an environment.", Some("CreateEnvironment"), "Environment"),
         get(one, "Shows an environment.", "Environment"),
         post(one, "Changes an environment.", Some("UpdateEnvironment"), "Environment"),
@@ -337,7 +337,7 @@ fn file_routes() -> Vec<Route> {
     vec![
         get("/v1/files", "Lists files, the newest first, or those of some ids.", "FilePage")
             .paged(100)
-            .query([("ids", list_of(id("file"), 0, 100)), ("scope_id", id("sesn"))]),
+            .query([("ids", list_of(id("file"), 0, 100)), ("scope_id", or_empty(id("sesn")))]),
         Route { body: Sent::Form("Upload"), ..upload },
         get(one, "Shows a file.", "File"),
         delete(one, "Deletes a file.", "DeletedFile"),
@@ -349,9 +349,10 @@ fn session_routes() -> Vec<Route> {
     let one = "/v1/sessions/{id}";
     let events = "/v1/sessions/{id}/events";
     let created = || {
-        ["created_at[gt]", "created_at[gte]", "created_at[lt]", "created_at[lte]"].map(|name| (name, time()))
+        ["created_at[gt]", "created_at[gte]", "created_at[lt]", "created_at[lte]"]
+            .map(|name| (name, or_empty(time())))
     };
-    let order = || [("order", words(&["asc", "desc"]))];
+    let order = || [("order", words(&["asc", "desc", ""]))];
     let statuses = ["idle", "running", "rescheduling", "terminated"];
     let stream = route(
         HttpMethod::Get,
@@ -366,10 +367,10 @@ fn session_routes() -> Vec<Route> {
             .query(created())
             .query(order())
             .query([
-                ("agent_id", id("agent")),
-                ("agent_version", whole(1)),
+                ("agent_id", or_empty(id("agent"))),
+                ("agent_version", or_empty(whole(1))),
                 ("statuses", list(words(&statuses))),
-                ("include_archived", boolean()),
+                ("include_archived", or_empty(boolean())),
             ]),
         post(
             "/v1/sessions",
@@ -388,7 +389,7 @@ fn session_routes() -> Vec<Route> {
             .query([("types", list(words(&EVENT_TYPES)))]),
         post(events, "Posts events to a session.", Some("SendEvents"), "SentEvents"),
         stream.query([
-            ("after", whole(0)),
+            ("after", or_empty(whole(0))),
             ("event_deltas", list(words(&["agent.message", "agent.thinking"]))),
         ]),
     ]

@@ -146,15 +146,16 @@ pub fn none(query: Option<&str>) -> Result<(), Error> {
     Query::read(query)?.finish()
 }
 
-/// A moment, a date (its first), or a date and time without a zone (UTC).
+/// A moment, a date (its first), or a date and time without a zone (UTC). Before 1970 there is nothing here: what is earlier
+/// is taken as its beginning.
 pub fn read_time(text: &str) -> Option<Timestamp> {
-    if let Ok(time) = Timestamp::from_str(text) {
-        return Some(time);
-    }
-    let local = DateTime::from_str(text)
-        .ok()
-        .or_else(|| Some(Date::from_str(text).ok()?.to_datetime(jiff::civil::Time::midnight())))?;
-    Some(local.to_zoned(TimeZone::UTC).ok()?.timestamp())
+    let time = Timestamp::from_str(text).ok().or_else(|| {
+        let local = DateTime::from_str(text).ok();
+        let local =
+            local.or_else(|| Some(Date::from_str(text).ok()?.to_datetime(jiff::civil::Time::midnight())));
+        Some(local?.to_zoned(TimeZone::UTC).ok()?.timestamp())
+    })?;
+    Some(time.max(Timestamp::UNIX_EPOCH))
 }
 
 /// Undoes percent-encoding and `+`.
@@ -206,6 +207,8 @@ mod tests {
         assert_eq!(query.parsed("limit", "a number", text), None);
         assert_eq!(query.optional("page", "a cursor", text), None);
         assert_eq!(query.time("created_at[gte]"), Timestamp::from_str("2026-11-22T00:00:00Z").ok());
+        assert_eq!(read_time("0001-01-01"), Some(Timestamp::UNIX_EPOCH));
+        assert_eq!(read_time("1969-12-31T23:59:59Z"), Some(Timestamp::UNIX_EPOCH));
         let said = format!("{:?}", query.finish().unwrap_err());
         assert!(said.contains("types: expected at most 1, found 2; limit: stands there twice"), "{said}");
     }

@@ -9,6 +9,7 @@ mod it {
     mod boundaries;
     mod client;
     mod environments;
+    mod events;
     mod files;
     mod foreign;
     mod idempotency;
@@ -16,5 +17,7 @@ mod it {
     mod paging;
     mod resources;
     mod run;
+    mod sessions;
+    mod stream;
     mod users;
 }

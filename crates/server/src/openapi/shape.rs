@@ -140,6 +140,11 @@ pub fn bytes() -> Shape {
         .into()
 }
 
+/// Or an empty text, which a query parameter may be in place of nothing.
+pub fn or_empty(shape: Shape) -> Shape {
+    one_of([shape, literal("")])
+}
+
 /// True or false.
 pub fn boolean() -> Shape {
     of(Type::Boolean)

@@ -2,6 +2,7 @@
 //! something comes in. Each row says which status, type and message come back; after each, a good request works.
 
 mod resources;
+mod sessions;
 
 use std::time::Duration;
 
@@ -58,6 +59,7 @@ async fn every_boundary_holds() {
     rows.extend(field_rows(&app));
     let read_only = app.new_key(&[Scope::Read], None).await;
     rows.extend(resources::rows(&app, &read_only).await);
+    rows.extend(sessions::rows(&app, &read_only).await);
     for place in ["connection", "key", "path", "query", "body", "field"] {
         for kind in [Malformed, Truncated, OverLimit, Hostile] {
             let found = rows.iter().any(|row| row.place == place && row.kind == kind);

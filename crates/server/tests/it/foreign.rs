@@ -8,7 +8,7 @@ use super::app::{App, form};
 use super::client::Reply;
 
 /// What of an answer may depend on whose id it was: all but what depends on the request itself.
-fn told(reply: &Reply, id: &str) -> (u16, Vec<String>, String) {
+pub fn told(reply: &Reply, id: &str) -> (u16, Vec<String>, String) {
     let request_id = reply.header("request-id").unwrap_or_default();
     let headers =
         reply.head.lines().filter(|line| !line.starts_with("date:") && !line.starts_with("request-id:"));

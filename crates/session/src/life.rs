@@ -58,6 +58,8 @@ pub struct Life {
     spans: BTreeMap<RequestId, EventId>,
     /// Whether an agent has begun a turn in this session, so that there is a transcript to go on from.
     has_transcript: bool,
+    /// The last message of the agent that the log knows of.
+    last_frame: Option<String>,
     /// Deaths of the agent since the last turn that ended.
     failures: u32,
     usage: Usage,
@@ -145,6 +147,8 @@ struct Process {
     /// Whether the turn's message, or the order to go on, was given to it.
     is_told: bool,
     is_interrupted: bool,
+    /// Whether it has ended the turn for its part, though the turn is to go on: another process has to.
+    is_spent: bool,
     /// Whether its end is our own doing.
     is_stopping: bool,
     /// Whether it has idled for long enough.
@@ -204,6 +208,7 @@ impl Life {
             announced: BTreeSet::new(),
             spans: BTreeMap::new(),
             has_transcript: false,
+            last_frame: None,
             failures: 0,
             usage: Usage::default(),
             running_since: None,
@@ -227,6 +232,7 @@ impl Life {
             Input::AgentStale => self.process.is_stale = true,
             Input::AgentEnded(why) => self.agent_ended(&why, context, &mut output),
             Input::Fact(fact) => self.hear(fact, context, &mut output),
+            Input::FrameSeen(uuid) => self.last_frame = Some(uuid),
             Input::RequestStarted { id } => self.request_started(id, context, &mut output),
             Input::RequestEnded { id, is_error, spent } => {
                 self.request_ended(&id, is_error, &spent, context, &mut output);
@@ -265,6 +271,12 @@ impl Life {
     #[must_use]
     pub const fn usage(&self) -> &Usage {
         &self.usage
+    }
+
+    /// The last message of the agent that the log knows of.
+    #[must_use]
+    pub fn last_frame(&self) -> Option<String> {
+        self.last_frame.clone()
     }
 
     /// How many messages wait behind the turn under way.

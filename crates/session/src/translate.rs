@@ -47,6 +47,8 @@ pub enum Heard {
         /// The whole preview as JSON text.
         data: Arc<str>,
     },
+    /// A message with this id was heard, whatever it meant: an agent that is resumed repeats what came after it.
+    Frame(String),
     /// A line that means nothing here, for the raw log.
     Raw(String),
     /// The agent did not take its orders; the text says why.
@@ -99,8 +101,16 @@ impl Translator {
         };
         match frame {
             AgentFrame::Message(SdkMessage::System(message)) => system(&message, line, heard),
-            AgentFrame::Message(SdkMessage::Assistant(message)) => self.assistant(*message, random, heard),
-            AgentFrame::Message(SdkMessage::User(message)) => user(message, heard),
+            AgentFrame::Message(SdkMessage::Assistant(message)) => {
+                let uuid = message.uuid.clone();
+                self.assistant(*message, random, heard);
+                heard.extend(uuid.filter(|uuid| is_uuid(uuid)).map(Heard::Frame));
+            }
+            AgentFrame::Message(SdkMessage::User(message)) => {
+                let uuid = message.uuid.clone();
+                user(message, heard);
+                heard.extend(uuid.filter(|uuid| is_uuid(uuid)).map(Heard::Frame));
+            }
             AgentFrame::Message(SdkMessage::Result(result)) => {
                 heard.push(Heard::Fact(Fact::Ended(stop(&result))));
             }
@@ -383,6 +393,11 @@ fn as_tool_content(block: &Value) -> Value {
         Some("document") if source["type"] == "text" => json!({"type": "text", "text": source["data"]}),
         Some(_) | None => json!({"type": "text", "text": block.to_string()}),
     }
+}
+
+/// Whether a text can be the id of a message: it is given back to an agent as a word of its environment.
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
 }
 
 fn shorten(text: &str) -> String {

@@ -108,12 +108,16 @@ impl TurnWatch {
                 self.heard();
                 let above = message["parent_tool_use_id"].as_str();
                 for block in blocks().filter(|block| block["type"] == "tool_use") {
-                    self.tool_started(&block["id"], &block["name"], above);
+                    if let (Some(id), Some(name)) = (block["id"].as_str(), block["name"].as_str()) {
+                        self.tool_started(id, name, above);
+                    }
                 }
             }
             Some("user") => {
                 for block in blocks().filter(|block| block["type"] == "tool_result") {
-                    self.tool_ended(&block["tool_use_id"], block["is_error"] == true);
+                    if let Some(id) = block["tool_use_id"].as_str() {
+                        self.tool_ended(id, block["is_error"] == true);
+                    }
                 }
             }
             Some("stream_event") => self.heard(),
@@ -121,15 +125,16 @@ impl TurnWatch {
         }
     }
 
-    fn heard(&mut self) {
+    /// The agent has said something.
+    pub fn heard(&mut self) {
         if !self.is_heard {
             self.is_heard = true;
             self.metrics.first_message(self.start, self.began.elapsed());
         }
     }
 
-    fn tool_started(&mut self, id: &Value, name: &Value, above: Option<&str>) {
-        let (Some(id), Some(name)) = (id.as_str(), name.as_str()) else { return };
+    /// The model calls a tool; `above` is the call under which a subagent does.
+    pub fn tool_started(&mut self, id: &str, name: &str, above: Option<&str>) {
         if id.len() > MAX_ID_BYTES || self.tools.len() >= MAX_OPEN_TOOLS || self.tools.contains_key(id) {
             return;
         }
@@ -152,8 +157,9 @@ impl TurnWatch {
         self.tools.insert(id.to_owned(), OpenTool { label, span });
     }
 
-    fn tool_ended(&mut self, id: &Value, is_error: bool) {
-        let Some(mut tool) = id.as_str().and_then(|id| self.tools.remove(id)) else { return };
+    /// A call has its result.
+    pub fn tool_ended(&mut self, id: &str, is_error: bool) {
+        let Some(mut tool) = self.tools.remove(id) else { return };
         self.metrics.tool_used(tool.label, is_error);
         if let Some(span) = &mut tool.span {
             if is_error {

@@ -283,6 +283,7 @@ impl Life {
             let message = format!("the agent ended {MAX_FAILURES} times without a result: {why}");
             output.error("unknown_error", &message, "terminal", context);
             self.drop_turn(context, output);
+            output.ended = Some(("terminated", true));
             self.queue.clear();
             self.stop_clock(context);
             self.status = SessionStatus::Terminated;

@@ -31,6 +31,8 @@ pub enum Input {
     AgentEnded(String),
     /// It said something.
     Fact(Fact),
+    /// It said the message with this id.
+    FrameSeen(String),
     /// A request to the model began, says the gateway.
     RequestStarted {
         /// Which.
@@ -174,6 +176,8 @@ pub struct Output {
     pub taken: Option<EventId>,
     /// To be done then.
     pub commands: Vec<Command>,
+    /// How the turn ended, in one of few words, and whether that is a failure; none while it goes on or waits.
+    pub ended: Option<(&'static str, bool)>,
 }
 
 /// What the agent is told.

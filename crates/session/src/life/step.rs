@@ -17,10 +17,8 @@ pub enum Step {
     StartAgent {
         /// Whether it goes on with the conversation that it had.
         resume: bool,
-        /// Whether it goes on with the turn that was under way, without a new message.
-        go_on: bool,
     },
-    /// Give the agent the turn's message.
+    /// Give the agent the turn's message; one that has begun the turn before goes on with it.
     Tell(EventId),
     /// Tell the agent to stop its turn.
     Interrupt,
@@ -48,11 +46,13 @@ impl Life {
             return Some(Step::TakeSlot);
         }
         if !process.is_up {
-            return Some(Step::StartAgent { resume: self.has_transcript, go_on: turn.begun });
+            return Some(Step::StartAgent { resume: self.has_transcript });
+        }
+        if process.is_spent {
+            return Some(Step::StopAgent);
         }
         if !process.is_told {
-            // A process that has ended the turn for its part, for want of money, does not go on with it.
-            return Some(if turn.begun { Step::StopAgent } else { Step::Tell(turn.message.clone()) });
+            return Some(Step::Tell(turn.message.clone()));
         }
         (turn.interrupted && !process.is_interrupted).then_some(Step::Interrupt)
     }

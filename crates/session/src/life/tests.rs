@@ -86,13 +86,7 @@ impl Session {
             match step {
                 Step::TakeSlot => self.step(Input::SlotTaken),
                 Step::GiveSlot => self.step(Input::SlotReleased),
-                Step::StartAgent { go_on, .. } => {
-                    self.step(Input::AgentStarted);
-                    if go_on {
-                        self.step(Input::AgentTold);
-                        self.step(Input::Fact(Fact::Began));
-                    }
-                }
+                Step::StartAgent { .. } => self.step(Input::AgentStarted),
                 Step::Tell(_) => {
                     self.step(Input::AgentTold);
                     self.step(Input::Fact(Fact::Began));
@@ -167,10 +161,7 @@ fn a_turn_from_message_to_idle() {
     assert_eq!(session.life.status(), SessionStatus::Running);
     assert_eq!(session.life.wake_at(session.now), Some(session.now));
     let steps = session.reconcile();
-    assert!(matches!(
-        steps.as_slice(),
-        [Step::TakeSlot, Step::StartAgent { resume: false, go_on: false }, Step::Tell(_)]
-    ));
+    assert!(matches!(steps.as_slice(), [Step::TakeSlot, Step::StartAgent { resume: false }, Step::Tell(_)]));
     assert_eq!(session.kinds(), ["user.message", "session.status_running", "user.message"]);
     let request = RequestId::from_random([7; 16]);
     session.step(Input::RequestStarted { id: request.clone() });
@@ -188,7 +179,7 @@ fn a_turn_from_message_to_idle() {
     assert!(session.life.is_at_rest());
     // The next one goes on with the conversation.
     session.message();
-    assert!(session.reconcile().contains(&Step::StartAgent { resume: true, go_on: false }));
+    assert!(session.reconcile().contains(&Step::StartAgent { resume: true }));
 }
 
 #[test]
@@ -235,11 +226,8 @@ fn it_is_idle_for_its_client_only_when_nothing_else_goes_on() {
     assert!(session.life.is_at_rest());
     assert_eq!(session.life.wake_at(session.now), Some(session.now + Duration::from_secs(100)));
     session.post(confirm(asked, true));
-    assert_eq!(
-        session.reconcile(),
-        [Step::TakeSlot, Step::StartAgent { resume: true, go_on: true }],
-        "a resumed agent asks again"
-    );
+    let steps = session.reconcile();
+    assert_eq!(steps[..2], [Step::TakeSlot, Step::StartAgent { resume: true }], "a resumed agent asks again");
     session.ask("q2", "toolu_1", json!({}));
     assert_eq!(session.answers(), [("q2".to_owned(), "allow".to_owned())]);
 }
@@ -285,7 +273,7 @@ fn an_agent_that_dies_three_times_ends_the_session() {
     for _ in 0..2 {
         session.step(Input::AgentEnded("it died".to_owned()));
         assert_eq!(session.life.status(), SessionStatus::Rescheduling);
-        assert!(session.reconcile().contains(&Step::StartAgent { resume: true, go_on: true }));
+        assert!(session.reconcile().contains(&Step::StartAgent { resume: true }));
         assert_eq!(session.life.status(), SessionStatus::Running);
     }
     session.kinds();
@@ -306,7 +294,7 @@ fn a_turn_without_money_waits_for_more_and_goes_on() {
     assert_eq!(session.reconcile(), [Step::GiveSlot, Step::StopAgent]);
     assert!(session.life.is_at_rest());
     session.step(Input::BudgetChanged);
-    assert_eq!(session.reconcile(), [Step::TakeSlot, Step::StartAgent { resume: true, go_on: true }]);
+    assert_eq!(session.reconcile()[..2], [Step::TakeSlot, Step::StartAgent { resume: true }]);
     assert_eq!(session.kinds(), ["session.status_running"]);
 }
 
@@ -318,7 +306,7 @@ fn after_a_crash_the_turn_goes_on_and_what_waits_still_waits() {
     session.life.process = Process::default();
     session.step(Input::Recovered { usage: Usage::default() });
     assert_eq!(session.kinds(), ["span.model_request_end", "session.status_rescheduled"]);
-    assert!(session.reconcile().contains(&Step::StartAgent { resume: true, go_on: true }));
+    assert!(session.reconcile().contains(&Step::StartAgent { resume: true }));
 
     session.call("toolu_1", "Bash", json!({}));
     session.kinds();

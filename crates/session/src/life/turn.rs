@@ -73,6 +73,7 @@ impl Life {
         if failed && turn.budget_refused || stop == Stop::Budget {
             turn.parked = true;
             turn.budget_refused = false;
+            self.process.is_spent = true;
             output.event("session.usage", event::usage(&self.usage, context.rules), context);
             return self.become_idle(&json!({"type": "budget_reached"}), Value::Null, context, output);
         }
@@ -106,12 +107,13 @@ impl Life {
     /// Ends the turn; the session is idle unless another message waits.
     pub(super) fn end_turn(
         &mut self,
-        stop_reason: &str,
+        stop_reason: &'static str,
         details: Value,
         context: &mut Context<'_>,
         output: &mut Output,
     ) {
         self.drop_turn(context, output);
+        output.ended.get_or_insert((stop_reason, stop_reason == "retries_exhausted"));
         output.event("session.usage", event::usage(&self.usage, context.rules), context);
         if self.queue.is_empty() || stop_reason != "end_turn" {
             self.become_idle(&json!({"type": stop_reason}), details, context, output);
@@ -124,6 +126,7 @@ impl Life {
     /// Forgets the turn. Calls without a result have one in the log: that they were interrupted.
     pub(super) fn drop_turn(&mut self, context: &mut Context<'_>, output: &mut Output) {
         self.turn = None;
+        self.process.is_spent = false;
         self.announced.clear();
         self.process.stop = None;
         self.process.is_told = false;

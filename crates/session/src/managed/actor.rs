@@ -1,26 +1,31 @@
 //! The one task that owns a managed session while it has anything to do: it alone writes to the session, and it alone
 //! starts and ends the session's agent. What is to be done is decided in [`crate::life`].
 
+mod ask;
+mod commit;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use opentelemetry::trace::SpanContext;
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wardian_gateway::Exchange;
-use wardian_protocol::{EventId, NanoUsd};
-use wardian_store::{NewEvent, SessionChange, SessionCommit, SessionRecord};
+use wardian_protocol::{EventId, NanoUsd, RequestId};
+use wardian_store::{SessionRecord, SessionStatus};
 
 use super::worker::{self, Agent, News, Owner, Resume};
 use super::{Definition, SessionError, SessionUpdate, UserEvent};
 use crate::engine::{Inner, describe};
-use crate::error::FieldError;
-use crate::feed::{self, Feed};
-use crate::life::{Command, Context, Input, Life, Rules, Spent, Step, Usage};
+use crate::feed::Feed;
+use crate::life::{Fact, Input, Life, Rules, Spent, Step, Usage};
+use crate::metrics::Start;
 use crate::slots::{Slot, Ticket};
 use crate::translate::{self, Heard};
+use crate::watch::{Turn, TurnWatch};
 
 /// Messages that wait for a session.
 pub const MAILBOX: usize = 32;
@@ -28,13 +33,10 @@ pub const MAILBOX: usize = 32;
 const INTERRUPT_GRACE: Duration = Duration::from_secs(10);
 /// The pause before an agent that has died is started again, doubled each time.
 const RESTART_PAUSE: Duration = Duration::from_millis(250);
-/// Events in one commit.
-const MAX_COMMIT_EVENTS: usize = 1000;
-
 /// What is asked of a session's actor.
 pub enum Message {
     /// Take these events.
-    Post { events: Vec<(EventId, UserEvent)>, reply: Reply<Vec<Value>> },
+    Post { events: Vec<(EventId, UserEvent)>, trace: SpanContext, reply: Reply<Vec<Value>> },
     /// Change this.
     Update { update: SessionUpdate, reply: Reply<()> },
     /// Archive the session.
@@ -76,6 +78,14 @@ pub struct Actor {
     turn_since: Option<Instant>,
     not_before: Option<Instant>,
     deaths: u32,
+    /// Since when its turn is in line.
+    queued_at: Option<Instant>,
+    /// The turn that is watched.
+    watch: Option<(RequestId, TurnWatch)>,
+    /// The request that asked last.
+    trace: SpanContext,
+    /// Its status as it is counted.
+    counted: Option<SessionStatus>,
     is_stopping: bool,
     cool: bool,
     closed: Option<End>,
@@ -119,6 +129,10 @@ impl Actor {
             turn_since: None,
             not_before: None,
             deaths: 0,
+            queued_at: None,
+            watch: None,
+            trace: crate::watch::current_trace(),
+            counted: None,
             is_stopping: false,
             cool: false,
             closed: None,
@@ -129,6 +143,8 @@ impl Actor {
     /// Does what there is to do, until there is nothing.
     pub async fn run(mut self, mut mailbox: mpsc::Receiver<Message>) {
         let ended = self.work(&mut mailbox).await;
+        self.left_line();
+        self.engine.config.metrics.session_status(self.counted.take(), None);
         // First the agent: the next actor may start another.
         self.end_agent().await;
         mailbox.close();
@@ -211,7 +227,7 @@ impl Actor {
             Next::Message(message) => self.message(message).await,
             Next::Agent(news) => self.news(news).await,
             Next::Called(slot) => {
-                self.ticket = None;
+                self.left_line();
                 self.slot = slot;
                 self.take(vec![Input::SlotTaken]).await
             }
@@ -243,7 +259,7 @@ impl Actor {
         let last = self.end_agent().await;
         self.take(last.into_iter().filter_map(heard_exchange).collect()).await?;
         self.take(vec![Input::AgentEnded(String::new()), Input::Parked]).await?;
-        self.ticket = None;
+        self.left_line();
         self.slot = None;
         self.closed = Some(End::Rest);
         Ok(())
@@ -251,7 +267,8 @@ impl Actor {
 
     async fn message(&mut self, message: Message) -> Result<(), SessionError> {
         match message {
-            Message::Post { events, reply } => {
+            Message::Post { events, trace, reply } => {
+                self.trace = trace;
                 let posted = self.post(events).await;
                 answer(reply, posted)
             }
@@ -275,117 +292,6 @@ impl Actor {
                 self.cool = true;
                 Ok(())
             }
-        }
-    }
-
-    async fn post(&mut self, events: Vec<(EventId, UserEvent)>) -> Result<Vec<Value>, SessionError> {
-        if let Some(known) = self.known(&events).await? {
-            return Ok(known);
-        }
-        if self.archived_at.is_some() {
-            return Err(SessionError::Conflict("it is archived".to_owned()));
-        }
-        if self.life.status() == wardian_store::SessionStatus::Terminated {
-            return Err(SessionError::Conflict("it is terminated".to_owned()));
-        }
-        if self.is_stopping {
-            return Err(SessionError::Stopping);
-        }
-        self.life.check(&events).map_err(SessionError::Invalid)?;
-        let needs_place = self.slot.is_none() && self.ticket.is_none();
-        if needs_place && events.iter().any(|(_, event)| matches!(event, UserEvent::Message { .. })) {
-            let queue = self.engine.slots.may_queue(&self.record.org_id, self.record.user_id.as_deref());
-            queue.map_err(SessionError::Full)?;
-        }
-        let ids: Vec<EventId> = events.iter().map(|(id, _)| id.clone()).collect();
-        let rows = self.take_showing(vec![Input::Posted(events)]).await?;
-        // The rows by which they were accepted: the first of each.
-        let accepted = ids.iter().filter_map(|id| rows.iter().find(|row| row["id"] == id.as_str()).cloned());
-        Ok(accepted.collect())
-    }
-
-    /// What was answered before to the same events: the request is a repeated one.
-    async fn known(&self, events: &[(EventId, UserEvent)]) -> Result<Option<Vec<Value>>, SessionError> {
-        let Some((first, _)) = events.first() else { return Ok(Some(Vec::new())) };
-        let (org, session) = (&self.record.org_id, &self.record.id);
-        if self.engine.store.event(org, session, first).await.map_err(SessionError::Store)?.is_none() {
-            return Ok(None);
-        }
-        let mut known = Vec::new();
-        for (id, _) in events {
-            if let Some(row) = self.engine.store.event(org, session, id).await.map_err(SessionError::Store)? {
-                let mut row: Value = serde_json::from_str(&row.payload).unwrap_or_default();
-                if row["type"] == "user.message" {
-                    row["processed_at"] = Value::Null;
-                }
-                known.push(row);
-            }
-        }
-        Ok(Some(known))
-    }
-
-    async fn update(&mut self, update: SessionUpdate) -> Result<(), SessionError> {
-        let mut definition = self.definition.clone();
-        let changed = apply(&mut definition, update, self.life.usage(), self.life.status())?;
-        if definition == self.definition {
-            return Ok(());
-        }
-        let budget_changed = definition.budget != self.definition.budget;
-        let before = std::mem::replace(&mut self.definition, definition);
-        self.rules.budget = self.definition.budget;
-        self.rules.tools = worker::tools(&self.definition).as_ref().clone();
-        let inputs = if budget_changed { vec![Input::BudgetChanged] } else { Vec::new() };
-        let event = self.row("session.updated", changed);
-        if let Err(error) = self.commit(inputs, vec![event], true).await {
-            self.definition = before;
-            return Err(error);
-        }
-        if let Some(agent) = &self.agent {
-            agent.set_room(self.room());
-            if before.resources != self.definition.resources {
-                let laid = worker::lay_out(&self.engine, &self.owner(), &self.definition.resources).await;
-                // The next sandbox tries again.
-                if let Err(error) = laid {
-                    tracing::error!(session_id = %self.record.id, error, "a session does not see its files");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn archive(&mut self) -> Result<(), SessionError> {
-        self.must_rest()?;
-        if self.archived_at.is_none() {
-            self.archived_at = Some(self.engine.now());
-            self.commit(Vec::new(), Vec::new(), true).await?;
-        }
-        Ok(())
-    }
-
-    async fn delete(&mut self) -> Result<(), SessionError> {
-        self.must_rest()?;
-        self.end_agent().await;
-        let (org, id) = (&self.record.org_id, &self.record.id);
-        self.engine.store.delete_session(org, id, self.fence).await.map_err(SessionError::Store)?;
-        let event = self.row("session.deleted", json!({}));
-        self.record.last_seq += 1;
-        self.feed.publish(vec![news(self.record.last_seq, event.kind.as_str(), &event.payload)]);
-        self.feed.end();
-        self.closed = Some(End::Deleted);
-        let folder = self.engine.folder.session_root(id);
-        // It does not follow links.
-        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(&folder)).await;
-        let gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
-        if !removed.is_ok_and(|removed| removed.is_ok() || removed.is_err_and(|error| gone(&error))) {
-            tracing::error!(session_id = %id, "the folders of a deleted session could not be removed");
-        }
-        Ok(())
-    }
-
-    fn must_rest(&self) -> Result<(), SessionError> {
-        match self.life.active_turn() {
-            None if self.life.queued() == 0 => Ok(()),
-            _ => Err(SessionError::Conflict("it is running; interrupt it first".to_owned())),
         }
     }
 
@@ -413,7 +319,11 @@ impl Actor {
                     if self.ticket.is_none() {
                         let (org, user) = (&self.record.org_id, self.record.user_id.as_deref());
                         match self.engine.slots.queue(org, user) {
-                            Ok(ticket) => self.ticket = Some(ticket),
+                            Ok(ticket) => {
+                                self.ticket = Some(ticket);
+                                self.queued_at = Some(Instant::now());
+                                self.engine.config.metrics.queued();
+                            }
                             // The line is full of those who came before; this one is tried again.
                             Err(_) => self.not_before = Some(Instant::now() + RESTART_PAUSE),
                         }
@@ -427,11 +337,11 @@ impl Actor {
                     self.engine.cool_others(&self.record.id, self.agent.is_some());
                     self.take(vec![Input::SlotReleased]).await?;
                 }
-                Step::StartAgent { resume, go_on } => {
+                Step::StartAgent { resume } => {
                     if self.not_before.is_some_and(|at| at > Instant::now()) {
                         return Ok(());
                     }
-                    self.start_agent(Resume { conversation: resume, turn: go_on }).await?;
+                    self.start_agent(resume).await?;
                 }
                 Step::Tell(message) => self.tell(&message).await?,
                 Step::Interrupt => {
@@ -451,6 +361,33 @@ impl Actor {
         Ok(())
     }
 
+    /// The turn has its place, or wants none any more.
+    fn left_line(&mut self) {
+        self.ticket = None;
+        if let Some(since) = self.queued_at.take() {
+            self.engine.config.metrics.queue_wait(since.elapsed());
+        }
+    }
+
+    /// Begins to watch the turn, if it is not watched yet.
+    fn watch_turn(&mut self, start: Start) {
+        let Some(id) = self.life.active_turn() else { return };
+        if self.watch.as_ref().is_some_and(|(watched, _)| watched == id) {
+            return;
+        }
+        let turn = Turn {
+            session_id: &self.record.id,
+            agent: self.definition.agent["name"].as_str(),
+            parent: self.trace.clone(),
+            start,
+        };
+        let watch = TurnWatch::begin(&self.engine.config.metrics, self.engine.config.tracer.as_ref(), turn);
+        if let Some(agent) = &self.agent {
+            agent.set_trace(watch.trace());
+        }
+        self.watch = Some((id.clone(), watch));
+    }
+
     fn owner(&self) -> Owner<'_> {
         Owner {
             org_id: &self.record.org_id,
@@ -459,24 +396,29 @@ impl Actor {
         }
     }
 
-    async fn start_agent(&mut self, resume: Resume) -> Result<(), SessionError> {
+    async fn start_agent(&mut self, resume: bool) -> Result<(), SessionError> {
         let owner = self.owner();
+        let resume = if resume { Resume::After(self.life.last_frame()) } else { Resume::No };
         let started =
             Agent::start(&self.engine, &owner, &self.definition, &self.rules.tools, self.room(), resume)
                 .await;
         match started {
             Ok(agent) => {
+                if let Some((_, watch)) = &self.watch {
+                    agent.set_trace(watch.trace());
+                }
                 self.agent = Some(agent);
-                let told = resume.turn.then_some(Input::AgentTold);
+                self.watch_turn(Start::Cold);
                 self.turn_since = Some(Instant::now());
-                self.take([Some(Input::AgentStarted), told].into_iter().flatten().collect()).await
+                self.take(vec![Input::AgentStarted]).await
             }
             Err(why) => self.agent_ended(why).await,
         }
     }
 
-    /// Gives the agent its message, from the log.
+    /// Gives the agent its message, from the log. One that it has had already, by its id, it takes as the order to go on.
     async fn tell(&mut self, message: &EventId) -> Result<(), SessionError> {
+        self.watch_turn(Start::Warm);
         let payload = self.payload(message).await?;
         let content = payload["content"].as_array().cloned().unwrap_or_default();
         if let Some(agent) = &mut self.agent {
@@ -511,9 +453,15 @@ impl Actor {
         let mut previews = VecDeque::new();
         for heard in heard {
             match heard {
-                Heard::Fact(fact) => inputs.push(Input::Fact(fact)),
+                Heard::Fact(fact) => {
+                    if let Some((_, watch)) = &mut self.watch {
+                        observe(watch, &fact);
+                    }
+                    inputs.push(Input::Fact(fact));
+                }
                 Heard::Reply(frame) => agent.write(&frame),
                 Heard::Preview { is_message, kind, data } => previews.push_back((is_message, kind, data)),
+                Heard::Frame(uuid) => inputs.push(Input::FrameSeen(uuid)),
                 Heard::Raw(line) => raw.push(line),
                 Heard::Refused(why) => refused = Some(why),
             }
@@ -547,7 +495,7 @@ impl Actor {
         self.interrupted_at = None;
         self.cool = false;
         self.take(inputs).await?;
-        if self.life.status() == wardian_store::SessionStatus::Rescheduling {
+        if self.life.status() == SessionStatus::Rescheduling {
             self.deaths += 1;
             let pause = RESTART_PAUSE * 2u32.saturating_pow(self.deaths.min(8) - 1);
             self.not_before = Some(Instant::now() + pause);
@@ -571,166 +519,6 @@ impl Actor {
         limit.saturating_sub(NanoUsd(self.life.usage().cost_nano)).max(NanoUsd::ZERO)
     }
 
-    async fn take(&mut self, inputs: Vec<Input>) -> Result<(), SessionError> {
-        self.commit(inputs, Vec::new(), false).await.map(|_| ())
-    }
-
-    async fn take_showing(&mut self, inputs: Vec<Input>) -> Result<Vec<Value>, SessionError> {
-        self.commit(inputs, Vec::new(), false).await
-    }
-
-    async fn commit_raw(&mut self, inputs: Vec<Input>, raw: Vec<String>) -> Result<(), SessionError> {
-        if raw.is_empty() {
-            return self.take(inputs).await;
-        }
-        self.write(inputs, Vec::new(), false, raw).await.map(|_| ())
-    }
-
-    async fn commit(
-        &mut self,
-        inputs: Vec<Input>,
-        events: Vec<NewEvent>,
-        definition_too: bool,
-    ) -> Result<Vec<Value>, SessionError> {
-        self.write(inputs, events, definition_too, Vec::new()).await
-    }
-
-    /// Takes inputs in: what they lead to is durable, then told, then done. Returns the rows.
-    async fn write(
-        &mut self,
-        inputs: Vec<Input>,
-        mut events: Vec<NewEvent>,
-        definition_too: bool,
-        raw: Vec<String>,
-    ) -> Result<Vec<Value>, SessionError> {
-        let now = self.engine.now();
-        let mut commands = Vec::new();
-        for input in inputs {
-            let mut random = crate::random_bits;
-            let mut context = Context { now, rules: &self.rules, random: &mut random };
-            let output = self.life.step(input, &mut context);
-            let request_id = self.life.active_turn().cloned();
-            let rows = output.rows.into_iter().map(|row| NewEvent {
-                id: row.id,
-                request_id: request_id.clone(),
-                kind: row.kind.to_owned(),
-                payload: row.payload,
-                at: now,
-            });
-            events.extend(rows);
-            if let Some(message) = output.taken {
-                let mut payload = self.payload(&message).await?;
-                payload["processed_at"] = json!(now);
-                let kind = "user.message".to_owned();
-                events.push(NewEvent { id: message, request_id, kind, payload, at: now });
-            }
-            commands.extend(output.commands);
-        }
-        let rows: Vec<Value> = events.iter().map(|event| event.payload.clone()).collect();
-        self.store(events, definition_too, raw, now).await?;
-        for command in commands {
-            self.act(command).await?;
-        }
-        Ok(rows)
-    }
-
-    async fn store(
-        &mut self,
-        events: Vec<NewEvent>,
-        definition_too: bool,
-        mut raw: Vec<String>,
-        now: jiff::Timestamp,
-    ) -> Result<(), SessionError> {
-        let state = serde_json::to_value(&self.life).expect("the state has string keys only");
-        if events.is_empty() && raw.is_empty() && !definition_too && state == self.stored {
-            return Ok(());
-        }
-        let definition = definition_too
-            .then(|| serde_json::to_value(&self.definition).expect("a definition has string keys only"));
-        let change = SessionChange {
-            status: self.life.status(),
-            active_run: self.life.active_turn().cloned(),
-            state: state.clone(),
-            wake_at: self.life.wake_at(now),
-            definition,
-            archived_at: self.archived_at,
-            at: now,
-        };
-        let mut parts = chunked(events);
-        let last = parts.pop().unwrap_or_default();
-        for part in parts {
-            self.append(part, None, Vec::new()).await?;
-        }
-        self.append(last, Some(change), std::mem::take(&mut raw)).await?;
-        self.stored = state;
-        Ok(())
-    }
-
-    async fn append(
-        &mut self,
-        events: Vec<NewEvent>,
-        change: Option<SessionChange>,
-        raw: Vec<String>,
-    ) -> Result<(), SessionError> {
-        let shown: Vec<(String, Value)> =
-            events.iter().map(|event| (event.kind.clone(), event.payload.clone())).collect();
-        let commit = SessionCommit {
-            org_id: self.record.org_id.clone(),
-            session_id: self.record.id.clone(),
-            fence: self.fence,
-            events,
-            change,
-            raw,
-        };
-        let last = self.engine.store.commit_session(commit).await.map_err(|error| match error {
-            wardian_store::Error::Fenced => SessionError::Elsewhere,
-            error => SessionError::Store(error),
-        })?;
-        let first = last + 1 - shown.len() as u64;
-        self.record.last_seq = last;
-        self.feed.publish(
-            shown.iter().zip(first..).map(|((kind, payload), seq)| news(seq, kind, payload)).collect(),
-        );
-        Ok(())
-    }
-
-    async fn act(&mut self, command: Command) -> Result<(), SessionError> {
-        match command {
-            Command::Answer { request_id, answer } => {
-                if let Some(agent) = &mut self.agent {
-                    agent.write(&translate::answer(request_id, &answer));
-                }
-            }
-            Command::AnswerCustom { request_id, event_id } => {
-                let (content, is_error) = match event_id {
-                    None => (vec![json!({"type": "text", "text": "Nobody gave a result in time."})], true),
-                    Some(id) => {
-                        let mut payload = self.payload(&id).await?;
-                        let content = payload["content"].take();
-                        let is_error = payload["is_error"].as_bool().unwrap_or(false);
-                        (content.as_array().cloned().unwrap_or_default(), is_error)
-                    }
-                };
-                if let Some(agent) = &mut self.agent
-                    && let Some(frame) = agent.translator.custom_result(&request_id, &content, is_error)
-                {
-                    agent.write(&frame);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn row(&self, kind: &str, fields: Value) -> NewEvent {
-        let (id, at) = (EventId::from_random(crate::random_bits()), self.engine.now());
-        let mut payload = json!({"id": id, "type": kind});
-        if let (Value::Object(payload), Value::Object(fields)) = (&mut payload, fields) {
-            payload.extend(fields);
-            payload.insert("processed_at".to_owned(), json!(at));
-        }
-        NewEvent { id, request_id: None, kind: kind.to_owned(), payload, at }
-    }
-
     /// When a time of the wall clock is, by the clock that is not set back.
     fn instant_of(&self, at: jiff::Timestamp) -> Instant {
         let wait = at.duration_since(self.engine.now());
@@ -740,19 +528,23 @@ impl Actor {
     }
 }
 
-fn news(seq: u64, kind: &str, payload: &Value) -> feed::News {
-    feed::News { seq, kind: kind.into(), data: payload.to_string().into() }
-}
-
-/// Cuts events into as many as one commit takes.
-fn chunked(mut events: Vec<NewEvent>) -> Vec<Vec<NewEvent>> {
-    let mut parts = Vec::new();
-    while events.len() > MAX_COMMIT_EVENTS {
-        let rest = events.split_off(MAX_COMMIT_EVENTS);
-        parts.push(std::mem::replace(&mut events, rest));
+/// What of an agent's words is counted.
+fn observe(watch: &mut TurnWatch, fact: &Fact) {
+    match fact {
+        Fact::Text { .. } | Fact::Thinking { .. } => watch.heard(),
+        Fact::Call { call, name, .. } => {
+            watch.heard();
+            watch.tool_started(call, name, None);
+        }
+        Fact::Outcome { call, is_error, .. } => watch.tool_ended(call, *is_error),
+        Fact::Began
+        | Fact::Asked { .. }
+        | Fact::CustomCalled { .. }
+        | Fact::Withdrawn { .. }
+        | Fact::Retrying { .. }
+        | Fact::Compacted
+        | Fact::Ended(_) => (),
     }
-    parts.push(events);
-    parts
 }
 
 fn heard_exchange(exchange: Exchange) -> Option<Input> {
@@ -786,58 +578,6 @@ fn refuse(message: Message) {
         Message::Position { reply } => drop(answer(reply, Ok(None))),
         Message::Cool => (),
     }
-}
-
-/// Applies an update; returns the fields of the event that says so.
-fn apply(
-    definition: &mut Definition,
-    update: SessionUpdate,
-    usage: &Usage,
-    status: wardian_store::SessionStatus,
-) -> Result<Value, SessionError> {
-    let mut changed = json!({});
-    if let Some(title) = update.title {
-        changed["title"] = json!(title);
-        definition.title = title;
-    }
-    if !update.metadata.is_empty() {
-        for (key, value) in update.metadata {
-            match value {
-                Some(value) => definition.metadata.insert(key, value),
-                None => definition.metadata.remove(&key),
-            };
-        }
-        if !definition.metadata.is_empty() {
-            changed["metadata"] = json!(definition.metadata);
-        }
-    }
-    if let Some(budget) = update.budget {
-        let error = |message: &str| SessionError::Invalid(vec![FieldError::new("budget", message)]);
-        match (definition.budget, budget) {
-            (None, Some(_)) => {
-                return Err(error("budget_create_only: the session was made without a budget"));
-            }
-            (_, Some(budget)) if budget.0 <= usage.cost_nano => {
-                return Err(error("budget_not_raised: the session has cost as much already"));
-            }
-            (_, budget) => definition.budget = budget,
-        }
-        changed["budget"] = json!(budget.map(crate::life::budget));
-    }
-    if let Some(tools) = update.agent_tools {
-        if status != wardian_store::SessionStatus::Idle {
-            return Err(SessionError::Conflict(
-                "it is running; its tools can be changed when it is idle".to_owned(),
-            ));
-        }
-        definition.agent["tools"] = tools;
-        changed["agent"] = definition.agent.clone();
-    }
-    definition.resources.extend(update.add_resources);
-    if let Some(id) = update.remove_resource {
-        definition.resources.retain(|resource| resource["id"] != id.as_str());
-    }
-    Ok(changed)
 }
 
 async fn at(time: Option<Instant>) {

@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 use wardian_protocol::{EventId, OrgId, SessionId};
 use wardian_store::{
-    EventQuery, EventRow, ForgetUser, Lease, NewEvent, NewManaged, NewSession, SessionQuery, SessionRecord,
+    EventQuery, EventRow, ForgetUser, Forgotten, Lease, NewEvent, NewManaged, NewSession, SessionQuery,
+    SessionRecord,
 };
 
 use super::actor::{Actor, MAILBOX, Message};
@@ -63,7 +64,7 @@ impl Engine {
         let id = new.id.clone();
         let session = inner.new_session(caller, new)?;
         match inner.store.create_session(session).await {
-            Ok(()) => (),
+            Ok(()) => inner.config.metrics.session_created(),
             Err(wardian_store::Error::Exists { .. }) => {
                 return self.get_session(caller, &id).await.map_err(|_| SessionError::Exists);
             }
@@ -147,7 +148,9 @@ impl Engine {
         id: &SessionId,
         events: Vec<(EventId, UserEvent)>,
     ) -> Result<Vec<serde_json::Value>, SessionError> {
-        self.inner.ask(caller, id, |reply| Message::Post { events: events.clone(), reply }).await
+        let trace = crate::watch::current_trace();
+        let post = |reply| Message::Post { events: events.clone(), trace: trace.clone(), reply };
+        self.inner.ask(caller, id, post).await
     }
 
     /// Lists a session's events, each once.
@@ -188,19 +191,33 @@ impl Engine {
     /// Forgets a user: sessions with their logs and folders, files, keys. The caller removes the bytes of the files.
     ///
     /// # Errors
-    /// When the store fails.
-    pub async fn forget_user(&self, caller: &Caller, user: &str) -> Result<ForgetUser, SessionError> {
-        let forgotten =
-            self.inner.store.forget_user(&caller.org_id, user).await.map_err(SessionError::Store)?;
-        if let ForgetUser::Forgotten(forgotten) = &forgotten {
-            for session in &forgotten.sessions {
-                let folder = self.inner.folder.session_root(session);
-                let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
-                if let Ok(Err(error)) = removed
-                    && error.kind() != std::io::ErrorKind::NotFound
-                {
-                    tracing::error!(session_id = %session, %error, "the folders of a forgotten session could not be removed");
+    /// [`SessionError::Conflict`] while a session of the user is running.
+    pub async fn forget_user(&self, caller: &Caller, user: &str) -> Result<Forgotten, SessionError> {
+        let (inner, mut forgotten) = (&self.inner, Forgotten::default());
+        loop {
+            let step = inner.store.forget_user(&caller.org_id, user).await.map_err(SessionError::Store)?;
+            match step {
+                ForgetUser::Forgotten(rest) => {
+                    forgotten.sessions.extend(rest.sessions);
+                    forgotten.files.extend(rest.files);
+                    forgotten.keys += rest.keys;
+                    break;
                 }
+                // One that is looked after, by this process or another, is deleted by who does.
+                ForgetUser::InUse(id) => match self.delete_session(caller, &id).await {
+                    Ok(()) => forgotten.sessions.push(id),
+                    Err(SessionError::NotFound) => (),
+                    Err(error) => return Err(error),
+                },
+            }
+        }
+        for session in &forgotten.sessions {
+            let folder = inner.folder.session_root(session);
+            let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
+            if let Ok(Err(error)) = removed
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::error!(session_id = %session, %error, "the folders of a forgotten session could not be removed");
             }
         }
         Ok(forgotten)

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use opentelemetry::trace::SpanContext;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -20,6 +21,7 @@ use crate::drive::{CHUNK_BYTES, read_some, write_some};
 use crate::engine::{Inner, describe};
 use crate::given::{self, GIVEN};
 use crate::launch;
+use crate::metrics::Metrics;
 use crate::tools::Tools;
 use crate::translate::{self, Translator};
 
@@ -44,6 +46,7 @@ pub struct Owner<'a> {
 /// A running agent.
 pub struct Agent {
     sandbox: Option<Sandbox>,
+    _counted: Counted,
     door: Option<Door>,
     process: Process,
     stdin: Option<pipe::Sender>,
@@ -65,6 +68,15 @@ pub async fn lay_out(engine: &Inner, owner: &Owner<'_>, resources: &[Value]) -> 
     let laid = tokio::task::spawn_blocking(move || given::lay_out(&place, &resources)).await;
     let laid = laid.unwrap_or_else(|error| Err(std::io::Error::other(error)));
     laid.map_err(|error| format!("lay out the session's files: {error}"))
+}
+
+/// A sandbox that is counted as long as this is there.
+struct Counted(Metrics);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.sandbox_gone();
+    }
 }
 
 /// What comes from an agent.
@@ -126,10 +138,17 @@ impl Agent {
         let mut spec = launch::hosted_spec(&engine.config, &folders, socket);
         spec.tenant = tenant;
         spec.shown.push(Volume::new(lay_out(engine, owner, &definition.resources).await?, GIVEN));
+
+        let (metrics, asked) = (&engine.config.metrics, Instant::now());
         let sandbox = engine.launcher.create(id.as_str(), &spec).await;
-        let sandbox = sandbox.map_err(|error| format!("make the sandbox: {}", describe(&error)))?;
+        let sandbox = sandbox.map_err(|error| {
+            metrics.sandbox_failed();
+            format!("make the sandbox: {}", describe(&error))
+        })?;
+        metrics.sandbox_started(asked.elapsed());
+        let counted = Counted(metrics.clone());
         let key = door.virtual_key().expose_secret();
-        let exec = exec(engine, owner, definition, tools, room, resume, key);
+        let exec = exec(engine, owner, definition, tools, room, &resume, key);
         let mut process =
             sandbox.exec(exec).await.map_err(|error| format!("start the agent: {}", describe(&error)))?;
         let mut agent = Self {
@@ -137,6 +156,7 @@ impl Agent {
             stdout: process.stdout.take(),
             stderr: process.stderr.take(),
             sandbox: Some(sandbox),
+            _counted: counted,
             door: Some(door),
             process,
             chunk: vec![0; CHUNK_BYTES],
@@ -194,6 +214,13 @@ impl Agent {
         }
     }
 
+    /// Sets the span that those of its model requests stand below.
+    pub fn set_trace(&self, parent: SpanContext) {
+        if let Some(door) = &self.door {
+            door.set_trace(parent);
+        }
+    }
+
     /// Changes what may still be spent.
     pub fn set_room(&self, room: NanoUsd) {
         if let Some(door) = &self.door {
@@ -245,12 +272,12 @@ impl Agent {
 }
 
 /// How an agent begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Resume {
-    /// With the conversation that the session had.
-    pub conversation: bool,
-    /// And with the turn that was under way.
-    pub turn: bool,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// With a new conversation.
+    No,
+    /// With the one that the session had; it repeats what it said after the message with this id.
+    After(Option<String>),
 }
 
 fn exec(
@@ -259,7 +286,7 @@ fn exec(
     definition: &Definition,
     tools: &Tools,
     room: NanoUsd,
-    resume: Resume,
+    resume: &Resume,
     key: &str,
 ) -> Exec {
     let model = definition.agent["model"]["id"].as_str().unwrap_or(&engine.config.default_model);
@@ -274,13 +301,18 @@ fn exec(
         format!("--model={model}"),
         format!("--max-turns={}", engine.config.sessions.max_turns),
         format!("--max-budget-usd={}", room.to_string().trim_start_matches('$')),
-        if resume.conversation { format!("--resume={id}") } else { format!("--session-id={id}") },
+        match resume {
+            Resume::After(_) => format!("--resume={id}"),
+            Resume::No => format!("--session-id={id}"),
+        },
     ];
     argv.extend(tools.arguments());
     let mut exec = Exec::new(argv);
     exec.env = launch::base_environment(key);
-    if resume.turn {
-        exec.env.push(("CLAUDE_CODE_RESUME_INTERRUPTED_TURN".to_owned(), "1".to_owned()));
+    // From the first start on: an agent that is told so leaves what it waits for as it is when the host goes.
+    exec.env.push(("CLAUDE_CODE_RESUME_INTERRUPTED_TURN".to_owned(), "1".to_owned()));
+    if let Resume::After(Some(uuid)) = resume {
+        exec.env.push(("WARDIAN_REPLAY_AFTER".to_owned(), uuid.clone()));
     }
     exec.stdin = Stdio::Piped;
     exec

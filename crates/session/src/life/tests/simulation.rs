@@ -214,16 +214,12 @@ impl Simulation {
         match step {
             Step::TakeSlot => self.step(Input::SlotTaken),
             Step::GiveSlot => self.step(Input::SlotReleased),
-            Step::StartAgent { resume, go_on } => {
+            Step::StartAgent { resume } => {
                 assert!(!self.agent.is_up, "one agent at a time");
                 // Whether there is a conversation is what the log says; the disk may know of more.
                 assert!(!resume || !self.agent.prompts.is_empty());
                 self.agent.is_up = true;
                 self.step(Input::AgentStarted);
-                if go_on {
-                    self.step(Input::AgentTold);
-                    self.agent_goes_on();
-                }
             }
             Step::Tell(message) => {
                 self.step(Input::AgentTold);
@@ -247,6 +243,7 @@ impl Simulation {
     }
 
     fn agent_is_told(&mut self, message: EventId) {
+        // A message that it has had is the order to go on.
         if self.agent.prompts.last() != Some(&message) {
             // What was left open is over.
             self.agent.calls.values_mut().for_each(|call| call.is_done = true);

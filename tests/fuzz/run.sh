@@ -23,7 +23,10 @@ fi
 
 place=$(mktemp -d)
 cleanup() {
-  for process in $(jobs -p); do kill -KILL "$process" 2>/dev/null || true; done
+  for process in $(jobs -p); do
+    kill -KILL "$process" 2>/dev/null || true
+    wait "$process" 2>/dev/null || true
+  done
   rm -rf "$place"
 }
 trap cleanup EXIT

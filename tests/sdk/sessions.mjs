@@ -409,11 +409,13 @@ scenario("a stream goes on where it was", async (use) => {
 });
 
 scenario("files go up and down, and sessions are given them", async (use) => {
-  const { api } = await serve(use, []);
+  const { api } = await serve(use, [bash("cat /mnt/session/uploads/*"), { repeat: true, text: "Read." }]);
   const file = await api.beta.files.upload({ file: await toFile(Buffer.from("as it was sent"), "notes.txt") });
   assert.match(file.id, /^file_/);
   const one = await session(api, { resources: [{ type: "file", file_id: file.id }] });
   assert.deepEqual([one.resources[0].type, one.resources[0].file_id], ["file", file.id]);
+  const events = fold(await turn(api, one.id, message("read it")));
+  assert.match(ofType(events, "agent.tool_result")[0].content[0].text, /as it was sent/);
   const added = await api.beta.sessions.resources.add(one.id, { type: "file", file_id: file.id, mount_path: "/mnt/notes.txt" });
   assert.deepEqual((await all(api.beta.sessions.resources.list(one.id))).map((resource) => resource.id), [one.resources[0].id, added.id]);
   await api.beta.sessions.resources.delete(added.id, { session_id: one.id });

@@ -318,14 +318,23 @@ impl Life {
         waits.filter(|wait| wait.answer.is_none()).map(|wait| wait.expires_at)
     }
 
-    /// Whether all that the turn still does is to wait for its client.
+    /// Calls that wait for the client.
+    fn waiting(&self) -> impl Iterator<Item = (&String, &OpenCall)> {
+        let waits = |call: &OpenCall| call.wait.as_ref().is_some_and(|wait| wait.answer.is_none());
+        self.calls.iter().filter(move |(_, call)| waits(call))
+    }
+
+    /// Whether all that the turn still does is to wait for its client. An agent that has asked nothing yet is about to do
+    /// something. One that has asked and has no answer does nothing but that: calls that change something run one after
+    /// the other, so that those behind it, asked for or allowed, have not begun.
     fn is_blocked(&self) -> bool {
-        let waits = |(id, call): (&String, &OpenCall)| {
-            call.wait.as_ref().is_some_and(|wait| wait.answer.is_none())
-                // An agent that has not asked yet is about to do something.
-                && (!self.process.is_up || self.process.questions.contains_key(id))
+        let mut waiting = self.waiting();
+        let is_blocked = if self.process.is_up {
+            waiting.any(|(id, _)| self.process.questions.contains_key(id))
+        } else {
+            !self.calls.is_empty() && (waiting.count() == self.calls.len() || !self.announced.is_empty())
         };
-        !self.calls.is_empty() && self.spans.is_empty() && self.calls.iter().all(waits)
+        is_blocked && self.spans.is_empty()
     }
 
     /// Whether there is work for an agent.

@@ -2,6 +2,7 @@
 
 mod simulation;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -210,15 +211,19 @@ fn an_answer_is_for_one_call_with_one_input_and_is_given_once() {
 }
 
 #[test]
-fn it_is_idle_for_its_client_only_when_nothing_else_goes_on() {
+fn it_is_idle_for_its_client_when_the_agent_has_asked_though_other_calls_stand_behind() {
     let mut session = Session::begin("always_ask");
     let asked = session.call("toolu_1", "Bash", json!({}));
     session.call("toolu_2", "Read", json!({}));
-    session.ask("q1", "toolu_1", json!({}));
+    let behind = session.call("toolu_3", "Bash", json!({}));
     assert!(!session.kinds().contains(&"session.status_idle requires_action".to_owned()));
-    let result = Fact::Outcome { call: "toolu_2".to_owned(), content: json!("x"), is_error: false };
-    session.step(Input::Fact(result));
-    assert_eq!(session.kinds(), ["agent.tool_result", "session.status_idle requires_action"]);
+    session.ask("q1", "toolu_1", json!({}));
+    let named: BTreeSet<EventId> =
+        serde_json::from_value(session.rows.last().unwrap()["stop_reason"]["event_ids"].clone()).unwrap();
+    assert_eq!(named, [asked.clone(), behind.clone()].into());
+    assert_eq!(session.kinds(), ["session.status_idle requires_action"]);
+    session.post(confirm(behind, true));
+    assert_eq!(session.answers(), []);
     // The place is given back, the agent may go, the approval stays.
     assert_eq!(session.reconcile(), [Step::GiveSlot]);
     session.step(Input::AgentStale);

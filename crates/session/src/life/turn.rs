@@ -54,7 +54,7 @@ impl Life {
             return self.end_turn("end_turn", Value::Null, context, output);
         }
         if self.is_blocked() && !self.turn.as_ref().is_some_and(|turn| turn.interrupted) {
-            let ids: BTreeSet<EventId> = self.calls.values().map(|call| call.event_id.clone()).collect();
+            let ids: BTreeSet<EventId> = self.waiting().map(|(_, call)| call.event_id.clone()).collect();
             if self.announced != ids {
                 let stop_reason = json!({"type": "requires_action", "event_ids": ids});
                 self.announced = ids;

@@ -387,7 +387,7 @@ impl Simulation {
         );
         if let Some(row) = self.session.rows.last().filter(|row| row["type"] == "session.status_idle") {
             assert!(life.spans.is_empty(), "idle with a request under way: {:#?}", self.trace);
-            let waiting: BTreeSet<&str> = life.calls.values().map(|call| call.event_id.as_str()).collect();
+            let waiting: BTreeSet<&str> = life.waiting().map(|(_, call)| call.event_id.as_str()).collect();
             let named: BTreeSet<&str> = (row["stop_reason"]["event_ids"].as_array().into_iter().flatten())
                 .map(|id| id.as_str().unwrap())
                 .collect();

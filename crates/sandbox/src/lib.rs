@@ -30,7 +30,7 @@ mod wire;
 pub use client::{Launcher, Process, Sandbox};
 pub use error::Error;
 pub use spec::{
-    Capabilities, Exec, Exit, HOME, LauncherConfig, Limits, Missing, PATH, RUN_DIR, Spec, Stdio, Tier,
+    Capabilities, Exec, Exit, HOME, LauncherConfig, Limits, Missing, PATH, RUN_DIR, Shown, Spec, Stdio, Tier,
     Volume, WayOut,
 };
 

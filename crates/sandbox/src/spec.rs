@@ -41,8 +41,8 @@ pub struct Spec {
     pub home: Option<Volume>,
     /// Host folders (or files) shown read-only at their own path.
     pub read_only: Vec<PathBuf>,
-    /// Host folders (or files) shown read-only at another path.
-    pub shown: Vec<Volume>,
+    /// Host folders shown read-only at another path.
+    pub shown: Vec<Shown>,
     /// The environment of every exec, beside `PATH` and `HOME`. Nothing is inherited.
     pub env: Vec<(String, String)>,
     /// What the sandbox may use at most.
@@ -120,6 +120,26 @@ impl Volume {
     pub fn same(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         Self { host: path.clone(), inside: path }
+    }
+}
+
+/// A host folder that can be read inside and nothing else: neither written, nor are programs in it run. What is added
+/// to it on the host while the sandbox is up is seen inside at once.
+///
+/// Files keep their owner, who is a stranger inside when the launcher is root: what is to be read must be readable by
+/// everybody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// The folder on the host.
+    pub host: PathBuf,
+    /// Where it is inside: absolute, and not among the system's own folders.
+    pub inside: PathBuf,
+}
+
+impl Shown {
+    /// Returns what shows `host` at `inside`.
+    pub fn new(host: impl Into<PathBuf>, inside: impl Into<PathBuf>) -> Self {
+        Self { host: host.into(), inside: inside.into() }
     }
 }
 

@@ -27,6 +27,13 @@ pub fn write_files(root: &Path, files: &[(PathBuf, Vec<u8>)]) -> Result<(), Erro
     imp::write_files(root, files)
 }
 
+/// Writes one file below `root` as [`write_files`] does, from another file however large; when this returns, it is on
+/// the disk.
+pub fn place_file(root: &Path, path: &Path, content: &std::fs::File) -> Result<(), Error> {
+    check_path(path)?;
+    imp::place_file(root, path, content)
+}
+
 fn check_path(path: &Path) -> Result<(), Error> {
     let bytes = path.as_os_str().as_encoded_bytes();
     let refuse = |why: &str| Err(Error::invalid("files", format!("{:?}: {why}", path.to_string_lossy())));
@@ -147,6 +154,10 @@ mod imp {
     use super::{Error, Path, PathBuf, Snapshot};
 
     pub(super) fn write_files(_root: &Path, _files: &[(PathBuf, Vec<u8>)]) -> Result<(), Error> {
+        Err(Error::UnsupportedOs { os: std::env::consts::OS })
+    }
+
+    pub(super) fn place_file(_root: &Path, _path: &Path, _content: &std::fs::File) -> Result<(), Error> {
         Err(Error::UnsupportedOs { os: std::env::consts::OS })
     }
 
@@ -307,6 +318,31 @@ mod tests {
         let snapshot = snapshot(root.path()).unwrap();
         assert!(snapshot.truncated);
         assert!(snapshot.entries.contains_key(Path::new("top")));
+    }
+
+    #[test]
+    fn a_file_is_placed_from_another_and_never_through_a_link() {
+        let outer = tempfile::tempdir().unwrap();
+        let (root, secret) = (outer.path().join("root"), outer.path().join("secret"));
+        std::fs::create_dir(&root).unwrap();
+        std::fs::create_dir(&secret).unwrap();
+        std::fs::write(secret.join("key"), "host").unwrap();
+        std::fs::write(outer.path().join("source"), vec![7; 3 << 20]).unwrap();
+        let place = |path: &str| {
+            let source = std::fs::File::open(outer.path().join("source")).unwrap();
+            place_file(&root, Path::new(path), &source)
+        };
+        place("a/b/data").unwrap();
+        assert_eq!(std::fs::read(root.join("a/b/data")).unwrap(), vec![7; 3 << 20]);
+        symlink(&secret, root.join("folder")).unwrap();
+        symlink(secret.join("key"), root.join("file")).unwrap();
+        for path in ["folder/key", "folder/new", "../secret/key", "/etc/x", "a/b/data/below", "", "a/b"] {
+            assert!(matches!(place(path), Err(Error::Invalid { .. })), "{path}");
+        }
+        place("file").unwrap();
+        assert_eq!(std::fs::read_to_string(secret.join("key")).unwrap(), "host");
+        assert_eq!(std::fs::read_dir(&secret).unwrap().count(), 1);
+        assert_eq!(snapshot(&root).unwrap().entries.len(), 3, "no temporary file is left");
     }
 
     proptest::proptest! {

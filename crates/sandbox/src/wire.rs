@@ -18,10 +18,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::spec::{Capabilities, Exit, Limits, Tier, Volume, WayOut};
+use crate::spec::{Capabilities, Exit, Limits, Shown, Tier, Volume, WayOut};
 
 /// Changes whenever a message below changes; server, launcher and guest must agree on it.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 /// Names of sandboxes become names of control groups: short and plain.
 pub(crate) const MAX_NAME_BYTES: usize = 64;
 /// What is longer goes in a memory file. Most requests are shorter, and the receiver's buffer costs it a page fault for
@@ -83,7 +83,7 @@ pub(crate) struct Create {
     pub(crate) workspace: Volume,
     pub(crate) home: Option<Volume>,
     pub(crate) read_only: Vec<PathBuf>,
-    pub(crate) shown: Vec<Volume>,
+    pub(crate) shown: Vec<Shown>,
     pub(crate) limits: Limits,
     pub(crate) way_out: Option<WayOut>,
     pub(crate) hostname: String,

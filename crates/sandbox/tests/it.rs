@@ -7,6 +7,7 @@ mod it {
     mod lifecycle;
     mod limits;
     mod protocol;
+    mod shown;
     pub mod support;
     mod unprivileged;
     mod way_out;

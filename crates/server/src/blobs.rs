@@ -115,7 +115,7 @@ impl Blobs {
     }
 
     fn path(&self, org_id: &OrgId, id: &FileId) -> PathBuf {
-        self.root.join(org_id.as_str()).join(id.as_str())
+        wardian_session::blob_path(&self.root, org_id, id)
     }
 }
 

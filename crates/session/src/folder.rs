@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use wardian_protocol::{RequestId, SessionId};
+use wardian_protocol::{FileId, OrgId, RequestId, SessionId};
 
 use crate::config::Ownership;
 use crate::error::StartError;
@@ -41,6 +41,16 @@ pub struct SessionFolders {
     pub workspace: PathBuf,
     /// The agent's home.
     pub home: PathBuf,
+    /// The files that it is given, as a managed session's sandbox shows them.
+    pub shown: PathBuf,
+    /// The same files under the ids of their resources, out of the sandbox's reach.
+    pub given: PathBuf,
+}
+
+/// Where the bytes of an uploaded file lie below the folder of all.
+#[must_use]
+pub fn blob_path(files: &Path, org_id: &OrgId, id: &FileId) -> PathBuf {
+    files.join(org_id.as_str()).join(id.as_str())
 }
 
 impl DataFolder {
@@ -126,7 +136,12 @@ impl DataFolder {
     #[must_use]
     pub fn session(&self, id: &SessionId) -> SessionFolders {
         let session = self.session_root(id);
-        SessionFolders { workspace: session.join("workspace"), home: session.join("home") }
+        SessionFolders {
+            workspace: session.join("workspace"),
+            home: session.join("home"),
+            shown: session.join("mnt"),
+            given: session.join("given"),
+        }
     }
 
     /// Where the bytes of uploaded files lie, as `<org>/<file>`. The store says which are there.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use wardian_protocol::{OrgId, SessionId};
-use wardian_sandbox::{Exec, HOME, RUN_DIR, Spec, Stdio, Volume, WayOut};
+use wardian_sandbox::{Exec, HOME, RUN_DIR, Shown, Spec, Stdio, Volume, WayOut};
 
 use crate::config::EngineConfig;
 use crate::folder::SessionFolders;
@@ -13,6 +13,8 @@ use crate::state::{Opening, RunState};
 
 /// Where the workspace of a hosted session is, inside.
 pub const WORKSPACE: &str = "/workspace";
+/// Where the files that a managed session is given are, inside; those in the workspace aside.
+pub const GIVEN: &str = "/mnt";
 /// The port inside a sandbox that leads to the gateway; out of the way of what programs like to listen on.
 pub const GATEWAY_PORT: u16 = 47_100;
 
@@ -27,7 +29,10 @@ pub(crate) fn spec(config: &EngineConfig, plan: &Plan, folders: &SessionFolders,
 
 /// The sandbox of a managed session.
 pub(crate) fn hosted_spec(config: &EngineConfig, folders: &SessionFolders, door: PathBuf) -> Spec {
-    on(config, Volume::new(&folders.workspace, WORKSPACE), folders, door)
+    let mut spec = on(config, Volume::new(&folders.workspace, WORKSPACE), folders, door);
+    // Also when there are none: sandboxes with the same mount points share what they are cloned from.
+    spec.shown = vec![Shown::new(&folders.shown, GIVEN)];
+    spec
 }
 
 fn on(config: &EngineConfig, workspace: Volume, folders: &SessionFolders, door: PathBuf) -> Spec {

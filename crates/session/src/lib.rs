@@ -7,7 +7,6 @@ mod engine;
 mod error;
 mod feed;
 mod folder;
-mod given;
 mod launch;
 pub mod life;
 mod lines;
@@ -29,11 +28,11 @@ pub use config::{Caps, EngineConfig, Ownership, RunLimits, SessionLimits};
 pub use engine::{Engine, Health, RunEvent, RunSink};
 pub use error::{FieldError, Full, RunError, StartError};
 pub use feed::Follower;
-pub use given::{GIVEN, MAX_COPY_BYTES};
-pub use launch::{GATEWAY_PORT, WORKSPACE};
+pub use folder::blob_path;
+pub use launch::{GATEWAY_PORT, GIVEN, WORKSPACE};
 pub use managed::{
-    Confirmation, Definition, Followed, NewManagedSession, Previews, SessionError, SessionUpdate,
-    SessionUsage, SessionView, UserEvent,
+    Confirmation, Definition, Followed, MAX_COPY_BYTES, NewManagedSession, Previews, SessionError,
+    SessionUpdate, SessionUsage, SessionView, UserEvent,
 };
 pub use metrics::{Metrics, Start};
 pub use report::{FileChange, ModelSpending, RunReport, RunStatus, Spending, TokenCounts};

@@ -2,9 +2,11 @@
 
 mod actor;
 mod engine;
+mod files;
 mod worker;
 
 pub(crate) use engine::Actors;
+pub use files::MAX_COPY_BYTES;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -5,6 +5,7 @@
 mod it {
     mod agent;
     mod command;
+    mod files;
     mod hostile;
     mod life;
     mod managed;

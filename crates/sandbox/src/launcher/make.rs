@@ -16,7 +16,9 @@ use super::view::{self, PointKind, Points};
 use super::{Launcher, MAX_SANDBOXES, Sandbox};
 use crate::namespace::{self, Mount, Plan};
 use crate::spec::{HOME, RUN_DIR, Volume};
-use crate::sys::{self, Cloned, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttributes};
+use crate::sys::{
+    self, Cloned, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttributes,
+};
 use crate::wire::{Create, Failure, name_is_valid};
 
 /// Parts of the view that nothing may be mounted over: the rest of the isolation rests on them.
@@ -183,7 +185,10 @@ impl Launcher {
             MountAttributes { set: MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, private: true, id_map: None };
         match wanted.access {
             Access::ReadOnly => attributes.set |= MOUNT_ATTR_RDONLY,
-            Access::Writable if !is_folder => return Err(Failure::invalid(wanted.field, "not a folder")),
+            Access::Shown | Access::Writable if !is_folder => {
+                return Err(Failure::invalid(wanted.field, "not a folder"));
+            }
+            Access::Shown => attributes.set |= MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOEXEC,
             Access::Writable if self.privileged() && status.st_uid != owner => {
                 let map = Map { uid: status.st_uid, gid: status.st_gid, inside: owner };
                 let namespace = self.id_maps.get(map).map_err(failed)?;
@@ -259,6 +264,7 @@ struct Wanted {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Access {
     ReadOnly,
+    Shown,
     Writable,
     Socket,
 }
@@ -282,9 +288,9 @@ fn wanted_mounts(create: &Create) -> Result<Vec<Wanted>, Failure> {
         let inside = allowed_point("read_only", &host)?;
         wanted.push(Wanted { field: "read_only", host, inside, access: Access::ReadOnly });
     }
-    for volume in &create.shown {
-        let (host, inside) = (absolute("shown", &volume.host)?, allowed_point("shown", &volume.inside)?);
-        wanted.push(Wanted { field: "shown", host, inside, access: Access::ReadOnly });
+    for shown in &create.shown {
+        let (host, inside) = (absolute("shown", &shown.host)?, allowed_point("shown", &shown.inside)?);
+        wanted.push(Wanted { field: "shown", host, inside, access: Access::Shown });
     }
     if let Some(way_out) = &create.way_out {
         let host = absolute("way_out", &way_out.socket)?;

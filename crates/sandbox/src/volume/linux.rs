@@ -18,6 +18,9 @@ use crate::error::Error;
 /// Deeper than any real tree; each level holds one descriptor while it is walked.
 const MAX_DEPTH: usize = 64;
 
+/// A file is copied in pieces of this size: large enough that calls cost nothing beside the disk.
+const COPY_BYTES: usize = 256 << 10;
+
 const BENEATH: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
@@ -27,15 +30,36 @@ pub(super) fn write_files(root: &Path, files: &[(PathBuf, Vec<u8>)]) -> Result<(
         .map(|status| Owner::of(&status))
         .map_err(|error| Error::io(format!("look at {}", root.display()))(error.into()))?;
     for (path, content) in files {
-        write_file(root_fd.as_fd(), path, content, owner).map_err(|error| match error {
-            Errno::LOOP => Error::invalid("files", format!("{}: goes through a link", path.display())),
-            Errno::XDEV => Error::invalid("files", format!("{}: leaves the folder", path.display())),
-            Errno::NOTDIR => Error::invalid("files", format!("{}: a file lies in the way", path.display())),
-            Errno::ISDIR => Error::invalid("files", format!("{}: a folder lies there", path.display())),
-            other => Error::io(format!("write {}", path.display()))(other.into()),
-        })?;
+        write_file(root_fd.as_fd(), path, owner, |file| write_all(file, content))
+            .map_err(|error| refused(path, error))?;
     }
     Ok(())
+}
+
+pub(super) fn place_file(root: &Path, path: &Path, content: &std::fs::File) -> Result<(), Error> {
+    let root_fd = open_root(root)?;
+    let failed = |error| refused(path, error);
+    let owner = Owner::of(&fstat(&root_fd).map_err(failed)?);
+    let fill = |file: &OwnedFd| copy_all(content, file).and_then(|()| rustix::fs::fsync(file));
+    write_file(root_fd.as_fd(), path, owner, fill).map_err(failed)?;
+    // The name, too; and the names of folders that were made on the way.
+    for folder in path.ancestors().skip(1) {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = openat2(&root_fd, folder, flags, Mode::empty(), BENEATH).map_err(failed)?;
+        rustix::fs::fsync(folder).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn refused(path: &Path, error: Errno) -> Error {
+    match error {
+        Errno::LOOP => Error::invalid("files", format!("{}: goes through a link", path.display())),
+        Errno::XDEV => Error::invalid("files", format!("{}: leaves the folder", path.display())),
+        Errno::NOTDIR => Error::invalid("files", format!("{}: a file lies in the way", path.display())),
+        Errno::ISDIR => Error::invalid("files", format!("{}: a folder lies there", path.display())),
+        other => Error::io(format!("write {}", path.display()))(other.into()),
+    }
 }
 
 fn open_root(root: &Path) -> Result<OwnedFd, Error> {
@@ -61,7 +85,12 @@ impl Owner {
     }
 }
 
-fn write_file(root: BorrowedFd<'_>, path: &Path, content: &[u8], owner: Owner) -> rustix::io::Result<()> {
+fn write_file(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    owner: Owner,
+    fill: impl FnOnce(&OwnedFd) -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
     let folder = match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         Some(parent) => Some(open_folders(root, parent, owner)?),
         None => None,
@@ -75,7 +104,7 @@ fn write_file(root: BorrowedFd<'_>, path: &Path, content: &[u8], owner: Owner) -
     let temporary = format!(".wardian-{}-{number}.tmp", std::process::id());
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = openat2(folder, temporary.as_str(), flags, Mode::from_raw_mode(0o644), BENEATH)?;
-    let written = write_all(&file, content)
+    let written = fill(&file)
         .and_then(|()| owner.give(&file))
         .and_then(|()| renameat(folder, temporary.as_str(), folder, name));
     if written.is_err() {
@@ -93,6 +122,18 @@ fn write_all(file: &OwnedFd, mut content: &[u8]) -> rustix::io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn copy_all(mut from: &std::fs::File, to: &OwnedFd) -> rustix::io::Result<()> {
+    let mut chunk = vec![0; COPY_BYTES];
+    loop {
+        match io::Read::read(&mut from, &mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(read) => write_all(to, &chunk[..read])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+        }
+    }
 }
 
 /// Opens a folder below `root`, making what is missing.

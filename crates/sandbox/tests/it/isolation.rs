@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use wardian_sandbox::{Error, Exec, Exit, Spec, Volume};
+use wardian_sandbox::{Error, Exec, Exit, Shown, Spec, Volume};
 
 use super::support::*;
 
@@ -97,7 +97,7 @@ async fn what_is_read_only_stays_so() {
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
     let mut spec = host.spec("one");
     spec.read_only = vec![shared.path().to_owned()];
-    spec.shown = vec![Volume::new(shared.path(), "/mnt/shown")];
+    spec.shown = vec![Shown::new(shared.path(), "/mnt/shown")];
     let sandbox = host.launcher.create("one", &spec).await.unwrap();
     let path = shared.path().display();
     assert_eq!(sh(&sandbox, &format!("cat {path}/file")).await.stdout, "host\n", "at its own path");
@@ -306,7 +306,7 @@ async fn a_spec_that_would_break_the_walls_is_refused() {
         let error = host.launcher.create("one", &spec).await.unwrap_err();
         assert!(matches!(error, Error::Invalid { .. }), "{why}: {error}");
         spec.read_only = Vec::new();
-        spec.shown = vec![Volume::new(host.folder.path(), read_only.replace("/nonexistent", "/usr/x"))];
+        spec.shown = vec![Shown::new(host.folder.path(), read_only.replace("/nonexistent", "/usr/x"))];
         let error = host.launcher.create("one", &spec).await.unwrap_err();
         assert!(matches!(error, Error::Invalid { .. }), "shown, {why}: {error}");
     }

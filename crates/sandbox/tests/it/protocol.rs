@@ -189,11 +189,11 @@ fn a_launcher_ends_when_its_server_talks_nonsense_and_leaves_nothing() {
     assert!(child.wait().unwrap().success());
 
     let (mut child, socket) = raw_launcher();
-    send(&socket, hello(1).as_bytes(), SendFlags::NOSIGNAL).unwrap();
+    send(&socket, hello(2).as_bytes(), SendFlags::NOSIGNAL).unwrap();
     assert!(receive(&socket).contains("\"hello\""));
     assert!(receive(&socket).contains("\"ready\""));
     // Requests that nobody can be answered for are dropped; then nonsense ends it.
-    for request in ["\"list\"", "{\"destroy\":{\"name\":\"../../x\"}}", hello(1).as_str()] {
+    for request in ["\"list\"", "{\"destroy\":{\"name\":\"../../x\"}}", hello(2).as_str()] {
         send(&socket, request.as_bytes(), SendFlags::NOSIGNAL).unwrap();
     }
     send(&socket, b"{\"create\":{\"name\":1}}", SendFlags::NOSIGNAL).unwrap();

@@ -17,11 +17,11 @@ use wardian_gateway::Exchange;
 use wardian_protocol::{EventId, NanoUsd, RequestId};
 use wardian_store::{SessionRecord, SessionStatus};
 
-use super::worker::{self, Agent, News, Owner, Resume};
+use super::worker::{self, Agent, News, NotStarted, Owner, Resume};
 use super::{Definition, SessionError, SessionUpdate, UserEvent};
 use crate::engine::{Inner, describe};
 use crate::feed::Feed;
-use crate::life::{Fact, Input, Life, Rules, Spent, Step, Usage};
+use crate::life::{Fact, Input, Life, Rules, Spent, Step, Stop, Usage};
 use crate::metrics::Start;
 use crate::slots::{Slot, Ticket};
 use crate::translate::{self, Heard};
@@ -412,7 +412,11 @@ impl Actor {
                 self.turn_since = Some(Instant::now());
                 self.take(vec![Input::AgentStarted]).await
             }
-            Err(why) => self.agent_ended(why).await,
+            Err(NotStarted::Failed(why)) => self.agent_ended(why).await,
+            Err(NotStarted::Refused(message)) => {
+                let stop = Stop::Failed { status: None, message };
+                self.take(vec![Input::Fact(Fact::Ended(stop))]).await
+            }
         }
     }
 

@@ -1,6 +1,5 @@
 //! The agent of a managed session: its door, its sandbox, its process, and the pipes between.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +13,11 @@ use tokio::time::Instant;
 use wardian_gateway::{Door, DoorSpec, Exchange, Grant};
 use wardian_ledger::PriceTable;
 use wardian_protocol::{HostFrame, NanoUsd, OrgId, RequestId, SessionId};
-use wardian_sandbox::{Exec, Process, Sandbox, Stdio, Volume};
+use wardian_sandbox::{Exec, Process, Sandbox, Stdio};
 
-use super::Definition;
+use super::{Definition, files};
 use crate::drive::{CHUNK_BYTES, read_some, write_some};
 use crate::engine::{Inner, describe};
-use crate::given::{self, GIVEN};
 use crate::launch;
 use crate::metrics::Metrics;
 use crate::tools::Tools;
@@ -61,13 +59,28 @@ pub struct Agent {
     pub translator: Translator,
 }
 
-/// Puts the session's files where its sandbox sees them; says which folder that is.
-pub async fn lay_out(engine: &Inner, owner: &Owner<'_>, resources: &[Value]) -> Result<PathBuf, String> {
-    let place = given::Place::of(&engine.folder, owner.org_id, owner.session_id);
-    let resources = resources.to_vec();
-    let laid = tokio::task::spawn_blocking(move || given::lay_out(&place, &resources)).await;
-    let laid = laid.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-    laid.map_err(|error| format!("lay out the session's files: {error}"))
+/// Why there is no agent.
+#[derive(Debug)]
+pub enum NotStarted {
+    /// The session cannot have one as it is; trying again is no use.
+    Refused(String),
+    /// Something failed that may work the next time.
+    Failed(String),
+}
+
+impl From<String> for NotStarted {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
+
+impl From<files::Error> for NotStarted {
+    fn from(error: files::Error) -> Self {
+        match error {
+            files::Error::Refused(_) => Self::Refused(error.to_string()),
+            files::Error::Failed { .. } => Self::Failed(error.to_string()),
+        }
+    }
 }
 
 /// A sandbox that is counted as long as this is there.
@@ -100,12 +113,12 @@ impl Agent {
         tools: &Tools,
         room: NanoUsd,
         resume: Resume,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, NotStarted> {
         let started = Self::try_start(engine, owner, definition, tools, room, resume).await;
-        started.map_err(|error| {
+        if let Err(NotStarted::Failed(error)) = &started {
             tracing::error!(session_id = %owner.session_id, error, "an agent could not be started");
-            error
-        })
+        }
+        started
     }
 
     async fn try_start(
@@ -115,7 +128,7 @@ impl Agent {
         tools: &Tools,
         room: NanoUsd,
         resume: Resume,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, NotStarted> {
         let id = RequestId::from_random(crate::random_bits());
         let folders = engine.folder.session(owner.session_id);
         let tenant = Some(launch::tenant_of(owner.org_id, owner.user, owner.session_id));
@@ -123,6 +136,7 @@ impl Agent {
             let made = engine.launcher.make_volume(folder, tenant.as_deref());
             made.map_err(|error| format!("make the session's folders: {}", describe(&error)))?;
         }
+        files::bring(engine, owner.org_id, owner.session_id, definition).await?;
         let (observer, exchanges) = mpsc::channel(EXCHANGES);
         let socket = engine.folder.door(&id);
         let grant = Grant {
@@ -137,8 +151,6 @@ impl Agent {
         let door = engine.gateway.open(spec).map_err(|error| describe(&error))?;
         let mut spec = launch::hosted_spec(&engine.config, &folders, socket);
         spec.tenant = tenant;
-        spec.shown.push(Volume::new(lay_out(engine, owner, &definition.resources).await?, GIVEN));
-
         let (metrics, asked) = (&engine.config.metrics, Instant::now());
         let sandbox = engine.launcher.create(id.as_str(), &spec).await;
         let sandbox = sandbox.map_err(|error| {

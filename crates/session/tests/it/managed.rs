@@ -15,42 +15,48 @@ use super::world::World;
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn random<K: wardian_protocol::id::Kind>() -> wardian_protocol::Id<K> {
+pub fn random<K: wardian_protocol::id::Kind>() -> wardian_protocol::Id<K> {
     let mut bits = [0; 16];
     getrandom::fill(&mut bits).unwrap();
     wardian_protocol::Id::from_random(bits)
 }
 
-fn message(text: &str) -> (EventId, UserEvent) {
+pub fn message(text: &str) -> (EventId, UserEvent) {
     (random(), UserEvent::Message { content: vec![json!({"type": "text", "text": text})] })
 }
 
-fn toolset(policy: &str) -> Value {
+pub fn toolset(policy: &str) -> Value {
     json!({"type": "agent_toolset_20260401", "configs": [],
            "default_config": {"enabled": true, "permission_policy": {"type": policy}}})
 }
 
 /// A world with its default agent, whose tools are these.
-struct Sessions {
-    world: World,
+pub struct Sessions {
+    pub world: World,
     tools: Value,
+    pub resources: Vec<Value>,
     budget: Option<NanoUsd>,
 }
 
 impl Sessions {
-    async fn new(script: Value, tools: Value) -> Self {
+    pub async fn new(script: Value, tools: Value) -> Self {
         Self::with(script, tools, |_| ()).await
     }
 
     async fn with(script: Value, tools: Value, change: impl FnOnce(&mut EngineConfig)) -> Self {
-        Self { world: World::with(&script.to_string(), change).await, tools, budget: None }
+        Self {
+            world: World::with(&script.to_string(), change).await,
+            tools,
+            resources: Vec::new(),
+            budget: None,
+        }
     }
 
-    fn caller(&self) -> Caller {
+    pub fn caller(&self) -> Caller {
         self.world.caller(None)
     }
 
-    async fn create(&self, initial_events: Vec<(EventId, UserEvent)>) -> SessionView {
+    pub async fn create(&self, initial_events: Vec<(EventId, UserEvent)>) -> SessionView {
         let (agent, environment): (AgentId, EnvironmentId) = (random(), random());
         self.world
             .store
@@ -78,7 +84,7 @@ impl Sessions {
             title: None,
             metadata: std::collections::BTreeMap::new(),
             budget: self.budget,
-            resources: Vec::new(),
+            resources: self.resources.clone(),
             vault_ids: Vec::new(),
         };
         let new = NewManagedSession {
@@ -93,12 +99,12 @@ impl Sessions {
         self.world.engine.create_session(&self.caller(), new).await.unwrap()
     }
 
-    async fn send(&self, id: &SessionId, event: UserEvent) -> Result<Vec<Value>, SessionError> {
+    pub async fn send(&self, id: &SessionId, event: UserEvent) -> Result<Vec<Value>, SessionError> {
         self.world.engine.send_events(&self.caller(), id, vec![(random(), event)]).await
     }
 
     /// All rows from after `from` up to the first that `last` accepts.
-    async fn until(&self, id: &SessionId, from: u64, last: impl Fn(&Value) -> bool) -> Vec<Value> {
+    pub async fn until(&self, id: &SessionId, from: u64, last: impl Fn(&Value) -> bool) -> Vec<Value> {
         let mut follower =
             self.world.engine.follow(&self.caller(), id, Some(from), Previews::default()).await.unwrap();
         let mut rows: Vec<Value> = Vec::new();
@@ -122,7 +128,7 @@ impl Sessions {
     }
 
     /// All rows up to `n` times idle.
-    async fn until_idle(&self, id: &SessionId) -> Vec<Value> {
+    pub async fn until_idle(&self, id: &SessionId) -> Vec<Value> {
         self.until(id, 0, |row| row["type"] == "session.status_idle").await
     }
 
@@ -137,7 +143,7 @@ impl Sessions {
     }
 
     /// Stops the server at once, and starts another on what it left.
-    async fn restart(&mut self) {
+    pub async fn restart(&mut self) {
         self.world.engine.stop(Duration::ZERO).await;
         let World { temp, store, model, .. } = &self.world;
         self.world.engine = super::world::restart(temp, store, &model.base_url()).await;
@@ -151,11 +157,11 @@ impl Sessions {
     }
 }
 
-fn kinds(rows: &[Value]) -> Vec<&str> {
+pub fn kinds(rows: &[Value]) -> Vec<&str> {
     rows.iter().map(|row| row["type"].as_str().unwrap()).collect()
 }
 
-fn find<'a>(rows: &'a [Value], kind: &str) -> &'a Value {
+pub fn find<'a>(rows: &'a [Value], kind: &str) -> &'a Value {
     rows.iter().find(|row| row["type"] == kind).unwrap_or_else(|| panic!("no {kind} in {:?}", kinds(rows)))
 }
 
@@ -163,7 +169,7 @@ fn id_of(row: &Value) -> EventId {
     row["id"].as_str().unwrap().parse().unwrap()
 }
 
-fn stop_reason(rows: &[Value]) -> &str {
+pub fn stop_reason(rows: &[Value]) -> &str {
     rows.last().unwrap()["stop_reason"]["type"].as_str().unwrap()
 }
 

@@ -8,7 +8,7 @@ use super::commit::news;
 use super::{Actor, End};
 use crate::error::FieldError;
 use crate::life::{Input, Usage};
-use crate::managed::{Definition, SessionError, SessionUpdate, UserEvent, worker};
+use crate::managed::{Definition, SessionError, SessionUpdate, UserEvent, files, worker};
 
 impl Actor {
     pub(super) async fn post(
@@ -79,10 +79,10 @@ impl Actor {
         if let Some(agent) = &self.agent {
             agent.set_room(self.room());
             if before.resources != self.definition.resources {
-                let laid = worker::lay_out(&self.engine, &self.owner(), &self.definition.resources).await;
-                // The next sandbox tries again.
-                if let Err(error) = laid {
-                    tracing::error!(session_id = %self.record.id, error, "a session does not see its files");
+                let (org, id) = (&self.record.org_id, &self.record.id);
+                // The next sandbox tries again, and says why the turn cannot be.
+                if let Err(error) = files::bring(&self.engine, org, id, &self.definition).await {
+                    tracing::warn!(session_id = %id, %error, "a session does not see its files");
                 }
             }
         }

@@ -352,9 +352,12 @@ impl Inner {
         self.find(caller, id).await?;
         // An actor may come to rest while it is being asked; the next one then takes the question.
         for _ in 0..3 {
-            let mailbox = self.mailbox(&caller.org_id, id).await?;
             let (reply, answer) = oneshot::channel();
-            if mailbox.send(message(reply)).await.is_err() {
+            let mut question = Some(message(reply));
+            let mailbox = self.mailbox(&caller.org_id, id, &mut question).await?;
+            if let Some(question) = question
+                && mailbox.send(question).await.is_err()
+            {
                 self.actors.forget(id, &mailbox);
                 continue;
             }
@@ -369,11 +372,13 @@ impl Inner {
         Err(if self.stopping.is_cancelled() { SessionError::Stopping } else { SessionError::Internal })
     }
 
-    /// The mailbox of the session's actor, which is made if there is none.
+    /// The mailbox of the session's actor. One is made if there is none: it begins with `first` in its mailbox, or it
+    /// would come to rest before it could be asked.
     async fn mailbox(
         self: &Arc<Self>,
         org: &OrgId,
         id: &SessionId,
+        first: &mut Option<Message>,
     ) -> Result<mpsc::Sender<Message>, SessionError> {
         if let Some(mailbox) = self.actors.living(id) {
             return Ok(mailbox);
@@ -393,6 +398,9 @@ impl Inner {
         };
         let actor = Actor::new(Arc::clone(self), record, fence).await?;
         let (mailbox, messages) = mpsc::channel(MAILBOX);
+        if let Some(first) = first.take() {
+            mailbox.try_send(first).expect("an empty mailbox has room");
+        }
         self.actors.lock().insert(id.clone(), mailbox.clone());
         let (inner, own_id) = (Arc::clone(self), id.clone());
         let own_mailbox = mailbox.downgrade();
@@ -408,7 +416,7 @@ impl Inner {
     }
 
     async fn wake(self: &Arc<Self>, org: &OrgId, id: &SessionId) {
-        if let Err(error) = self.mailbox(org, id).await {
+        if let Err(error) = self.mailbox(org, id, &mut None).await {
             tracing::warn!(session_id = %id, error = describe(&error), "a session with something to do was not woken");
         }
     }

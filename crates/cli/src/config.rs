@@ -16,6 +16,9 @@ use wardian_store::SqliteStore;
 use crate::failure::{self, Failure, Outcome, setup, usage};
 use crate::host::make_private;
 
+#[cfg(test)]
+mod page;
+
 /// The commented example: every key with its default. A test reads it back.
 const EXAMPLE: &str = include_str!("wardian.toml");
 

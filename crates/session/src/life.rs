@@ -56,7 +56,7 @@ pub struct Life {
     announced: BTreeSet<EventId>,
     /// Requests to the model that have begun and not ended, with the events that said so.
     spans: BTreeMap<RequestId, EventId>,
-    /// Whether an agent has begun a turn in this session, so that there is a transcript to go on from.
+    /// Whether an agent was given a message in this session, so that there should be a transcript to go on from.
     has_transcript: bool,
     /// The last message of the agent that the log knows of.
     last_frame: Option<String>,
@@ -147,6 +147,10 @@ struct Process {
     /// Whether the turn's message, or the order to go on, was given to it.
     is_told: bool,
     is_interrupted: bool,
+    /// Whether it has begun a turn.
+    has_begun: bool,
+    /// Whether the last try to start one failed.
+    is_failing: bool,
     /// Whether it has ended the turn for its part, though the turn is to go on: another process has to.
     is_spent: bool,
     /// Whether its end is our own doing.
@@ -226,10 +230,14 @@ impl Life {
             Input::AgentStarted => {
                 self.process = Process { is_up: true, ..self.process.without_agent() };
             }
-            Input::AgentTold => self.process.is_told = true,
+            Input::AgentTold => {
+                self.process.is_told = true;
+                self.has_transcript = true;
+            }
             Input::AgentInterrupted => self.process.is_interrupted = true,
             Input::AgentStops => self.process.is_stopping = true,
             Input::AgentStale => self.process.is_stale = true,
+            Input::AgentNotStarted(why) => self.agent_not_started(&why, context, &mut output),
             Input::AgentEnded(why) => self.agent_ended(&why, context, &mut output),
             Input::Fact(fact) => self.hear(fact, context, &mut output),
             Input::FrameSeen(uuid) => self.last_frame = Some(uuid),
@@ -295,7 +303,7 @@ impl Life {
     /// found after a crash; later for one that waits for its client.
     #[must_use]
     pub fn wake_at(&self, now: Timestamp) -> Option<Timestamp> {
-        if self.wants_agent() {
+        if self.has_work() || !self.queue.is_empty() {
             return Some(now);
         }
         self.expiries().min()
@@ -337,8 +345,14 @@ impl Life {
         is_blocked && self.spans.is_empty()
     }
 
-    /// Whether there is work for an agent.
+    /// Whether there is work for an agent that this server does.
     fn wants_agent(&self) -> bool {
+        let is_new = self.turn.as_ref().is_some_and(|turn| !turn.begun) && !self.process.is_told;
+        self.has_work() && !(self.process.is_draining && is_new)
+    }
+
+    /// Whether there is work for an agent.
+    fn has_work(&self) -> bool {
         match (self.status, &self.turn) {
             (SessionStatus::Terminated, _) => false,
             (_, None) => false,

@@ -8,12 +8,14 @@ use wardian_store::SessionStatus;
 use super::event;
 use super::{
     Answer, CallKind, Command, Context, Fact, Life, MAX_FAILURES, MAX_OPEN_CALLS, MAX_TURN_BYTES,
-    MAX_TURN_ROWS, OpenCall, Output, Process, Question, Row, Spent, Wait,
+    MAX_TURN_ROWS, OpenCall, Output, Process, Question, Row, Spent, Stop, Wait,
 };
 use crate::managed::Confirmation;
 use crate::tools::{self, Judgement, ToolKind};
 
 const EXPIRED: &str = "Nobody confirmed this call in time, so it was denied.";
+/// How an agent says that it has no transcript to go on from. source: the agent protocol reference, section 2.7.
+const NO_CONVERSATION: &str = "No conversation found";
 const DENIED: &str = "The user denied this call.";
 
 impl Life {
@@ -57,6 +59,11 @@ impl Life {
                     output.event("agent.thread_context_compacted", json!({}), context);
                 }
             }
+            Fact::Ended(Stop::Failed { message, .. })
+                if !self.process.has_begun && message.starts_with(NO_CONVERSATION) =>
+            {
+                self.conversation_is_gone(context, output);
+            }
             Fact::Ended(stop) => self.process.stop = Some(stop),
         }
     }
@@ -64,12 +71,21 @@ impl Life {
     /// The agent has taken the message, or gone on with the turn.
     fn began(&mut self, context: &mut Context<'_>, output: &mut Output) {
         let Some(turn) = &mut self.turn else { return };
-        self.has_transcript = true;
+        self.process.has_begun = true;
         if !turn.begun {
             turn.begun = true;
             output.taken = Some(turn.message.clone());
         }
         self.become_running(context, output);
+    }
+
+    /// The transcript was never written, or the agent removed it: the turn begins again, in a new conversation.
+    fn conversation_is_gone(&mut self, context: &mut Context<'_>, output: &mut Output) {
+        self.has_transcript = false;
+        self.last_frame = None;
+        self.process.is_spent = true;
+        self.process.is_told = false;
+        self.drop_calls(context, output);
     }
 
     /// Whether the turn may store another row; else it is counted and dropped.
@@ -229,6 +245,10 @@ impl Life {
     }
 
     pub(super) fn request_started(&mut self, id: RequestId, context: &mut Context<'_>, output: &mut Output) {
+        // What was refused before was asked again with less.
+        if let Some(turn) = &mut self.turn {
+            turn.budget_refused = false;
+        }
         let event_id = context.event_id();
         output.rows.push(Row::processed(
             event_id.clone(),
@@ -258,6 +278,15 @@ impl Life {
     pub(super) fn close_spans(&mut self, context: &mut Context<'_>, output: &mut Output) {
         for (_, started) in std::mem::take(&mut self.spans) {
             end_span(&started, true, &Spent::default(), context, output);
+        }
+    }
+
+    /// Tried again for as long as it takes: it is nothing that the session did.
+    pub(super) fn agent_not_started(&mut self, why: &str, context: &mut Context<'_>, output: &mut Output) {
+        let is_news = !std::mem::replace(&mut self.process.is_failing, true);
+        if self.has_work() && is_news {
+            output.error("unknown_error", why, "retrying", context);
+            self.reschedule(context, output);
         }
     }
 

@@ -27,7 +27,9 @@ pub enum Input {
     AgentStops,
     /// It has had nothing to do for long enough.
     AgentStale,
-    /// Its process or its sandbox is gone, or could not be made; the text is for people.
+    /// No sandbox or no process could be made, which is the host's fault; the text is for people.
+    AgentNotStarted(String),
+    /// Its process or its sandbox is gone; the text is for people.
     AgentEnded(String),
     /// It said something.
     Fact(Fact),

@@ -11,7 +11,8 @@ use super::{Answer, Context, Life, OpenCall, Output, Stop, Turn, Usage, event};
 impl Life {
     /// Makes the next message a turn, if there is none. It may still have to wait in line.
     pub(super) fn begin_turn(&mut self, context: &mut Context<'_>) {
-        if self.turn.is_some() || self.status == SessionStatus::Terminated {
+        let may_begin = self.status != SessionStatus::Terminated && !self.process.is_draining;
+        if self.turn.is_some() || !may_begin {
             return;
         }
         let Some(message) = self.queue.pop_front() else { return };
@@ -130,6 +131,11 @@ impl Life {
         self.announced.clear();
         self.process.stop = None;
         self.process.is_told = false;
+        self.drop_calls(context, output);
+    }
+
+    /// Ends the calls that have no result.
+    pub(super) fn drop_calls(&mut self, context: &mut Context<'_>, output: &mut Output) {
         for call in std::mem::take(&mut self.calls).into_values() {
             let OpenCall { event_id, kind: super::CallKind::Toolset, .. } = call else { continue };
             let text = "The call was interrupted.";

@@ -229,6 +229,7 @@ impl Actor {
             Next::Called(slot) => {
                 self.left_line();
                 self.slot = slot;
+                self.turn_since = Some(Instant::now());
                 self.take(vec![Input::SlotTaken]).await
             }
             Next::Stale => self.take(vec![Input::AgentStale]).await,
@@ -305,7 +306,8 @@ impl Actor {
             cost_nano: row.cost.0,
             active_ms: 0,
         });
-        self.take(vec![Input::Recovered { usage }]).await
+        // What has expired meanwhile is looked at before the session can come to rest.
+        self.take(vec![Input::Recovered { usage }, Input::Tick]).await
     }
 
     /// Does what is to be done, step by step, until it is for something to happen.
@@ -358,6 +360,9 @@ impl Actor {
             }
         }
         self.idle_since.get_or_insert_with(Instant::now);
+        if self.life.message().is_none() {
+            self.interrupted_at = None;
+        }
         Ok(())
     }
 
@@ -412,7 +417,7 @@ impl Actor {
                 self.turn_since = Some(Instant::now());
                 self.take(vec![Input::AgentStarted]).await
             }
-            Err(NotStarted::Failed(why)) => self.agent_ended(why).await,
+            Err(NotStarted::Failed(why)) => self.not_started(why).await,
             Err(NotStarted::Refused(message)) => {
                 let stop = Stop::Failed { status: None, message };
                 self.take(vec![Input::Fact(Fact::Ended(stop))]).await
@@ -491,8 +496,11 @@ impl Actor {
         self.ended(inputs).await
     }
 
-    async fn agent_ended(&mut self, why: String) -> Result<(), SessionError> {
-        self.ended(vec![Input::AgentEnded(why)]).await
+    /// No sandbox or no process could be made: tried again, with longer and longer pauses.
+    async fn not_started(&mut self, why: String) -> Result<(), SessionError> {
+        self.deaths += 1;
+        self.not_before = Some(Instant::now() + pause(self.deaths));
+        self.take(vec![Input::AgentNotStarted(why)]).await
     }
 
     async fn ended(&mut self, inputs: Vec<Input>) -> Result<(), SessionError> {
@@ -501,8 +509,7 @@ impl Actor {
         self.take(inputs).await?;
         if self.life.status() == SessionStatus::Rescheduling {
             self.deaths += 1;
-            let pause = RESTART_PAUSE * 2u32.saturating_pow(self.deaths.min(8) - 1);
-            self.not_before = Some(Instant::now() + pause);
+            self.not_before = Some(Instant::now() + pause(self.deaths));
         } else {
             self.deaths = 0;
         }
@@ -530,6 +537,11 @@ impl Actor {
         let wait = Duration::try_from(wait).unwrap_or(Duration::ZERO).min(Duration::from_secs(60));
         Instant::now() + wait
     }
+}
+
+/// The pause after so many failures in a row: from a quarter of a second to half a minute.
+fn pause(failures: u32) -> Duration {
+    RESTART_PAUSE * 2u32.saturating_pow(failures.clamp(1, 8) - 1)
 }
 
 /// What of an agent's words is counted.

@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use http::Uri;
 use serde::Deserialize;
 use wardian_protocol::NanoUsd;
-use wardian_session::{Caps, RunLimits, SessionLimits};
+use wardian_session::{Caps, GIVEN, RunLimits, SessionLimits};
 use wardian_store::SqliteStore;
 
 use crate::failure::{self, Failure, Outcome, setup, usage};
@@ -374,6 +374,9 @@ fn mebibytes(errors: &mut Vec<String>, key: &str, number: u64) -> u64 {
 
 fn folders(errors: &mut Vec<String>, paths: &[PathBuf]) -> Vec<PathBuf> {
     let folder = |path: &PathBuf| match fs::canonicalize(path) {
+        Ok(found) if found.starts_with(GIVEN) => {
+            Err(format!("{} is below {GIVEN}, where sessions see their own files", path.display()))
+        }
         Ok(found) if found.is_dir() => Ok(found),
         Ok(_) => Err(format!("{} is no folder", path.display())),
         Err(error) => Err(format!("{}: {error}", path.display())),
@@ -425,12 +428,13 @@ mod tests {
 
     #[test]
     fn every_wrong_value_is_named() {
-        let text = "listen = '0.0.0.0:1'\nadmin_listen = '8701'\nupstream = 'ftp://x'\n[limits]\nmax_turns = 0\nmax_cost_usd = -1.0\n[caps]\nruns_per_user = 0\n[telemetry]\notlp_endpoint = 'grpc://x'\n";
+        let text = "listen = '0.0.0.0:1'\nadmin_listen = '8701'\nupstream = 'ftp://x'\nread_only = ['/mnt']\n[limits]\nmax_turns = 0\nmax_cost_usd = -1.0\n[caps]\nruns_per_user = 0\n[telemetry]\notlp_endpoint = 'grpc://x'\n";
         let failure = format!("{:?}", parse(text).unwrap().check().unwrap_err());
         for part in [
             "behind-tls-proxy",
             "`admin_listen`",
             "`upstream`",
+            "`read_only`",
             "`limits.max_turns`",
             "`limits.max_cost_usd`",
             "`caps.runs_per_user`",

@@ -99,6 +99,22 @@ impl Blobs {
         Ok(named)
     }
 
+    /// The bytes of one organisation that have a name. Uploads under way are not among them.
+    pub async fn named(&self, org_id: &OrgId) -> io::Result<Vec<(OrgId, FileId)>> {
+        let mut folder = match tokio::fs::read_dir(self.root.join(org_id.as_str())).await {
+            Ok(folder) => folder,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut named = Vec::new();
+        while let Some(entry) = folder.next_entry().await? {
+            if let Ok(id) = entry.file_name().to_string_lossy().parse() {
+                named.push((org_id.clone(), id));
+            }
+        }
+        Ok(named)
+    }
+
     /// Removes bytes that have no row.
     pub async fn remove_unknown(&self, store: &dyn Store, named: Vec<(OrgId, FileId)>) {
         for (org_id, id) in named {

@@ -34,6 +34,8 @@ pub const HEADER: &str = "idempotency-key";
 const REPLAYED: &str = "idempotent-replayed";
 /// How long answers are kept.
 pub const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Characters of a path that are kept with its answer. Each is ASCII, and no route's ids need more.
+const MAX_PATH: usize = 200;
 /// When to ask again for an answer that is not there yet.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -50,12 +52,14 @@ pub async fn layer(State(app): State<Arc<App>>, mut request: Request, next: Next
     let identity = writer(&app, &request).await?;
     let key = read_key(request.headers())?;
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
+    let path = request.uri().path().to_owned();
     let (mut request, sha256) = read_body(&app, &identity, &route, request).await?;
     let claim = Claim { org_id: identity.org().clone(), key_id: identity.key_id().clone(), key };
     let asked = IdempotentRequest {
         org_id: claim.org_id.clone(),
         key_id: claim.key_id.clone(),
-        route: format!("POST {route}"),
+        // The path itself, so that it is known whose answer this is; what is cut off is in the hash.
+        route: format!("POST {}", path.chars().take(MAX_PATH).collect::<String>()),
         key: claim.key.clone(),
         request_sha256: sha256,
         seed: crate::random_bits(),

@@ -33,6 +33,7 @@ mod trace;
 mod upkeep;
 mod upload;
 mod usage;
+mod users;
 mod wire;
 
 use std::sync::Arc;

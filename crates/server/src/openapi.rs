@@ -234,14 +234,15 @@ impl Route {
         let parts: Vec<&'static str> = self.path.split('/').collect();
         for (index, part) in parts.iter().enumerate() {
             if let Some(name) = part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
-                let prefix = match parts[index - 1] {
-                    "agents" => "agent",
-                    "environments" => "env",
-                    "files" => "file",
-                    "resources" => "sesrsc",
-                    _ => "sesn",
+                let shape = match parts[index - 1] {
+                    "agents" => id("agent"),
+                    "environments" => id("env"),
+                    "files" => id("file"),
+                    "resources" => id("sesrsc"),
+                    "users" => text_of(1, 128),
+                    _ => id("sesn"),
                 };
-                parameters.push((name, id(prefix)));
+                parameters.push((name, shape));
             }
         }
         parameters
@@ -425,6 +426,7 @@ fn own_routes() -> Vec<Route> {
         run,
         usage,
         get("/v1/x/sessions/{id}", "Shows a session of runs.", "RunSession"),
+        delete("/v1/x/users/{id}", "Forgets a user and all that was the user's.", "ForgottenUser"),
         route(HttpMethod::Get, "/openapi.json", "This document.", Answer::Document),
         unkeyed("/livez", "The process answers.", "Liveness"),
         unkeyed("/readyz", "The parts work, each said for itself.", "Readiness"),

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use http::{HeaderValue, Method};
 use opentelemetry::Context;
 use opentelemetry::trace::FutureExt;
@@ -17,7 +17,7 @@ use crate::App;
 use crate::error::Error;
 use crate::{
     agents, environments, events, files, health, idempotency, managed, openapi, origin, resources, run,
-    sessions, stream, trace, usage,
+    sessions, stream, trace, usage, users,
 };
 
 /// The routes. Each handler but the two of health asks for a key first.
@@ -42,6 +42,7 @@ pub fn routes(app: Arc<App>) -> Router {
         .route("/v1/x/run", post(run::run))
         .route("/v1/x/usage", get(usage::usage))
         .route("/v1/x/sessions/{id}", get(sessions::session))
+        .route("/v1/x/users/{id}", delete(users::delete))
         .route("/v1/sessions", get(managed::list).post(managed::create))
         .route("/v1/sessions/{id}", get(managed::get).post(managed::update).delete(managed::delete))
         .route("/v1/sessions/{id}/archive", post(managed::archive))

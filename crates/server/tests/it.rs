@@ -12,6 +12,7 @@ mod it {
     mod events;
     mod files;
     mod foreign;
+    mod forget;
     mod idempotency;
     mod load;
     mod paging;

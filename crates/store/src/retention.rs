@@ -8,7 +8,12 @@ pub enum ForgetUser {
     /// Nothing in the store names the user any more.
     Forgotten(Forgotten),
     /// An owner that lives has this session of the user. What else the user had may be gone already; ask again.
-    InUse(SessionId),
+    InUse {
+        /// The session.
+        session: SessionId,
+        /// What went before it was met.
+        gone: Forgotten,
+    },
 }
 
 /// What went with a user. The caller deletes what lies on the disk for it.

@@ -323,7 +323,8 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets requests of all orgs that came before this time, done or not, and returns how many.
     async fn expire_idempotent(&self, before: Timestamp) -> Result<u64, Error>;
 
-    /// Deletes a user with everything of theirs: sessions with their logs, files, keys. Usage stays, without the user's name.
+    /// Deletes a user with everything of theirs: sessions with their logs, files, keys, and kept answers about any of them,
+    /// whoever asked. Usage stays, without the user's name.
     /// Refused while a living owner, this process too, has a session of the user. Done in steps, each durable; what was cut
     /// off goes on when asked again, and then names only what it deleted itself: what lies on the disk for a session or file
     /// without a row is nobody's.

@@ -16,6 +16,16 @@ pub fn shapes() -> Vec<(&'static str, Shape)> {
         ("UsageRow", usage_row()),
         ("Usage", object([("data", list(named("UsageRow"))), ("group_by", list(group()))])),
         ("RunSession", run_session()),
+        (
+            "ForgottenUser",
+            object([
+                ("id", text()),
+                ("type", literal("user_forgotten")),
+                ("sessions", whole(0)),
+                ("files", whole(0)),
+                ("keys", whole(0)),
+            ]),
+        ),
         ("Part", object([("status", words(&["ok", "failed", "unknown"]))])),
         (
             "Readiness",

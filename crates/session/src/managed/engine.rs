@@ -193,34 +193,39 @@ impl Engine {
     /// # Errors
     /// [`SessionError::Conflict`] while a session of the user is running.
     pub async fn forget_user(&self, caller: &Caller, user: &str) -> Result<Forgotten, SessionError> {
-        let (inner, mut forgotten) = (&self.inner, Forgotten::default());
+        let mut forgotten = Forgotten::default();
+        let done = self.forget_rows(caller, user, &mut forgotten).await;
+        for session in &forgotten.sessions {
+            self.inner.bury(session).await;
+        }
+        done.map(|()| forgotten)
+    }
+
+    async fn forget_rows(
+        &self,
+        caller: &Caller,
+        user: &str,
+        forgotten: &mut Forgotten,
+    ) -> Result<(), SessionError> {
+        let inner = &self.inner;
         loop {
             let step = inner.store.forget_user(&caller.org_id, user).await.map_err(SessionError::Store)?;
-            match step {
-                ForgetUser::Forgotten(rest) => {
-                    forgotten.sessions.extend(rest.sessions);
-                    forgotten.files.extend(rest.files);
-                    forgotten.keys += rest.keys;
-                    break;
-                }
-                // One that is looked after, by this process or another, is deleted by who does.
-                ForgetUser::InUse(id) => match self.delete_session(caller, &id).await {
-                    Ok(()) => forgotten.sessions.push(id),
-                    Err(SessionError::NotFound) => (),
-                    Err(error) => return Err(error),
-                },
+            let (gone, in_use) = match step {
+                ForgetUser::Forgotten(gone) => (gone, None),
+                ForgetUser::InUse { session, gone } => (gone, Some(session)),
+            };
+            forgotten.sessions.extend(gone.sessions);
+            forgotten.files.extend(gone.files);
+            forgotten.keys += gone.keys;
+            let Some(id) = in_use else { return Ok(()) };
+            // One that is looked after, by this process or another, is deleted by who does.
+            match self.delete_session(caller, &id).await {
+                Ok(()) => forgotten.sessions.push(id),
+                Err(SessionError::NotFound) => inner.must_be_gone(&caller.org_id, &id).await?,
+                Err(SessionError::Conflict(_)) => return Err(user_is_busy(&id)),
+                Err(error) => return Err(error),
             }
         }
-        for session in &forgotten.sessions {
-            let folder = inner.folder.session_root(session);
-            let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
-            if let Ok(Err(error)) = removed
-                && error.kind() != std::io::ErrorKind::NotFound
-            {
-                tracing::error!(session_id = %session, %error, "the folders of a forgotten session could not be removed");
-            }
-        }
-        Ok(forgotten)
     }
 
     /// How many turns wait in line.
@@ -294,6 +299,27 @@ impl Inner {
                 wake_at,
             }),
         })
+    }
+
+    /// A session that cannot be deleted as a managed one: a run of it is under way, or it has gone meanwhile.
+    async fn must_be_gone(&self, org: &OrgId, id: &SessionId) -> Result<(), SessionError> {
+        match self.store.session(org, id).await.map_err(SessionError::Store)? {
+            Some(_) => Err(user_is_busy(id)),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what lies on the disk for a session that is deleted, and ends its followers.
+    pub(crate) async fn bury(&self, id: &SessionId) {
+        self.feeds.of(id, 0).end();
+        let folder = self.folder.session_root(id);
+        // It does not follow links.
+        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
+        if let Ok(Err(error)) = removed
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::error!(session_id = %id, %error, "the folders of a deleted session could not be removed");
+        }
     }
 
     /// The session, if it is the caller's.
@@ -481,6 +507,13 @@ impl Actors {
         }
         self.warm.lock().unwrap_or_else(PoisonError::into_inner).retain(|other| other != id);
     }
+}
+
+fn user_is_busy(id: &SessionId) -> SessionError {
+    SessionError::Conflict(format!(
+        "session {id} of this user is running: interrupt it or wait for its end, then ask again; some of what the user had \
+         may be gone already"
+    ))
 }
 
 fn view(

@@ -1,5 +1,6 @@
 //! Forgetting a user: steps that can be done again, until nothing names the user any more.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rusqlite::{Connection, params};
@@ -11,6 +12,9 @@ use crate::{DELETE_BATCH, Error, ForgetUser, Forgotten, MAX_USER_BYTES};
 
 /// Sessions in one step.
 const SESSIONS: u32 = 100;
+
+/// Kept answers that are looked through at once; only one at a time is in memory.
+const ANSWERS: u32 = 200;
 
 /// What one step came to.
 enum Step {
@@ -39,11 +43,12 @@ pub(super) async fn forget_user(
                 forgotten.keys += some.keys;
             }
             Step::Done => break ForgetUser::Forgotten(forgotten),
-            Step::InUse(session) => break ForgetUser::InUse(session),
+            Step::InUse(session) => break ForgetUser::InUse { session, gone: forgotten },
         }
     };
     retention::sweep_all(store).await?;
     if matches!(outcome, ForgetUser::Forgotten(_)) {
+        forget_answers(store, org_id).await?;
         store.empty_log().await?;
     }
     Ok(outcome)
@@ -104,4 +109,73 @@ fn deleted_files(
     params: impl rusqlite::Params,
 ) -> Result<Vec<FileId>, Error> {
     row::rows(connection, "files", sql, params, |row| row.id(0))
+}
+
+/// Deletes kept answers that are about sessions and files that are gone, whoever asked: they have the user's words in them.
+async fn forget_answers(store: &SqliteStore, org_id: &OrgId) -> Result<(), Error> {
+    let mut last = 0;
+    loop {
+        let org = org_id.clone();
+        let page = store.read(move |connection| answers(connection, &org, last)).await?;
+        let Some((rowid, _)) = page.last() else { return Ok(()) };
+        last = *rowid;
+        let stale: Vec<i64> = page.into_iter().filter(|(_, is_stale)| *is_stale).map(|(id, _)| id).collect();
+        if stale.is_empty() {
+            continue;
+        }
+        let delete = move |connection: &Connection| {
+            let mut statement = connection.prepare_cached("DELETE FROM idempotent WHERE rowid = ?1")?;
+            for rowid in &stale {
+                statement.execute([rowid])?;
+            }
+            Ok(())
+        };
+        store.writer.run(delete).await?;
+    }
+}
+
+/// Some kept answers after a row, and of each whether it names a session or a file that is gone.
+fn answers(connection: &Connection, org_id: &OrgId, after_row: i64) -> Result<Vec<(i64, bool)>, Error> {
+    let sql = "SELECT rowid, route, body FROM idempotent
+               WHERE org_id = ?1 AND rowid > ?2 AND body IS NOT NULL ORDER BY rowid LIMIT ?3";
+    let params = params![org_id.as_str(), after_row, ANSWERS];
+    let found = row::rows(connection, "idempotent", sql, params, |row| {
+        let (route, body): (String, Vec<u8>) = (row.get(1)?, row.get(2)?);
+        let body = String::from_utf8_lossy(&body);
+        let named: HashSet<String> = ids_in(&route).chain(ids_in(&body)).map(str::to_owned).collect();
+        Ok((row.get(0)?, named))
+    })?;
+    found
+        .into_iter()
+        .map(|(rowid, named)| Ok((rowid, names_what_is_gone(connection, org_id, &named)?)))
+        .collect()
+}
+
+/// What may be ids of sessions and files in a text.
+fn ids_in(text: &str) -> impl Iterator<Item = &str> {
+    ["sesn_", "file_"].into_iter().flat_map(move |prefix| {
+        text.match_indices(prefix).map(move |(start, _)| {
+            let word = &text[start..];
+            let end = word.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+            &word[..end.unwrap_or(word.len())]
+        })
+    })
+}
+
+fn names_what_is_gone(
+    connection: &Connection,
+    org_id: &OrgId,
+    named: &HashSet<String>,
+) -> Result<bool, Error> {
+    for id in named {
+        let (table, sql) = if id.starts_with("sesn_") {
+            ("sessions", "SELECT id FROM sessions WHERE org_id = ?1 AND id = ?2")
+        } else {
+            ("files", "SELECT id FROM files WHERE org_id = ?1 AND id = ?2")
+        };
+        if row::first(connection, table, sql, (org_id.as_str(), id), |_| Ok(()))?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

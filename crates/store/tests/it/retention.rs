@@ -2,10 +2,11 @@
 
 use serde_json::json;
 use wardian_protocol::OrgId;
+use wardian_protocol::id::Session;
 use wardian_store::{
-    DeletedSession, FileQuery, ForgetUser, Forgotten, GroupBy, IdempotentRequest, NewEvent, NewFile, NewKey,
-    NewSession, Order, Page, SessionChange, SessionCommit, SessionStatus, SqliteStore, Store, UsageQuery,
-    UsageStart,
+    DeletedSession, FileQuery, ForgetUser, Forgotten, GroupBy, Idempotent, IdempotentRequest, NewEvent,
+    NewFile, NewKey, NewSession, Order, Page, SessionChange, SessionCommit, SessionStatus, SqliteStore,
+    Store, UsageQuery, UsageStart,
 };
 
 use crate::common::{
@@ -13,6 +14,22 @@ use crate::common::{
 };
 
 const SECRET: &str = "correct horse battery staple";
+
+/// A key that is bound to nobody.
+const NOBODYS: u64 = 4711;
+
+fn answered(org_id: &OrgId, key: &str, route: String) -> IdempotentRequest {
+    IdempotentRequest {
+        org_id: org_id.clone(),
+        key_id: id(NOBODYS),
+        route,
+        key: key.to_owned(),
+        request_sha256: [1; 32],
+        seed: [1; 16],
+        owner: "here".to_owned(),
+        at: at(0),
+    }
+}
 
 /// Everything that can belong to a user: two managed sessions, one of runs, files, a key, usage.
 async fn belongings(store: &dyn Store, org_id: &OrgId, user: &str, first: u64) {
@@ -69,6 +86,22 @@ async fn belongings(store: &dyn Store, org_id: &OrgId, user: &str, first: u64) {
     store.begin_idempotent(request).await.unwrap();
     let body = SECRET.as_bytes().to_vec();
     store.finish_idempotent(org_id, &id(first), "k", 200, body, at(0)).await.unwrap();
+    // Answers to a key that is nobody's: by their route or their words they are about the user's, or about others'.
+    for (key, route, body) in [
+        ("route", format!("POST /v1/sessions/{}/events", id::<Session>(first)), SECRET.to_owned()),
+        (
+            "body",
+            "POST /v1/sessions".to_owned(),
+            format!("{{\"id\":\"{}\",{SECRET}", id::<Session>(first + 2)),
+        ),
+        ("other", "POST /v1/agents".to_owned(), "{\"id\":\"agent_x\"}".to_owned()),
+    ] {
+        let request = answered(org_id, key, route);
+        store.begin_idempotent(request.clone()).await.unwrap();
+        let body = body.into_bytes();
+        store.finish_idempotent(org_id, &id(NOBODYS), key, 200, body, at(0)).await.unwrap();
+        assert!(matches!(store.begin_idempotent(request).await.unwrap(), Idempotent::Done { .. }));
+    }
     let usage = UsageStart { user_id, session_id: id(first), ..start(org_id, first, "here") };
     store.open_usage(usage).await.unwrap();
     store.settle_usage(end(org_id, first, 5)).await.unwrap();
@@ -91,13 +124,13 @@ async fn a_user_is_forgotten() {
 
     // Not while somebody works for the user.
     let fence = lease(&store, &org_id, 11, "here").await;
-    let in_use = ForgetUser::InUse(id(11));
-    assert_eq!(store.forget_user(&org_id, "ada lovelace").await.unwrap(), in_use);
+    let in_use = |n| ForgetUser::InUse { session: id(n), gone: Forgotten::default() };
+    assert_eq!(store.forget_user(&org_id, "ada lovelace").await.unwrap(), in_use(11));
     let beside = SqliteStore::open(&path).unwrap();
-    assert_eq!(beside.forget_user(&org_id, "ada lovelace").await.unwrap(), in_use);
+    assert_eq!(beside.forget_user(&org_id, "ada lovelace").await.unwrap(), in_use(11));
     store.release_session(&org_id, &id(11), fence).await.unwrap();
     store.begin_run(&org_id, &id(12), &id(99), "here", at(1)).await.unwrap();
-    assert_eq!(store.forget_user(&org_id, "ada lovelace").await.unwrap(), ForgetUser::InUse(id(12)));
+    assert_eq!(store.forget_user(&org_id, "ada lovelace").await.unwrap(), in_use(12));
     let ended = outcome(wardian_store::RunStatus::Completed, 1);
     store.end_run(&org_id, &id(12), &id(99), ended).await.unwrap();
     assert!(store.session(&org_id, &id(10)).await.unwrap().is_some(), "nothing went so far");
@@ -118,6 +151,11 @@ async fn a_user_is_forgotten() {
     let page = Page::first(Order::Asc, 10);
     let files = FileQuery { ids: vec![], session_id: None, user_id: None, page };
     assert_eq!(store.files(&org_id, files).await.unwrap(), []);
+    let other = answered(&org_id, "other", "POST /v1/agents".to_owned());
+    assert!(
+        matches!(store.begin_idempotent(other).await.unwrap(), Idempotent::Done { .. }),
+        "not the user's"
+    );
     // The money stays.
     let query = UsageQuery { group_by: vec![GroupBy::User], ..UsageQuery::default() };
     let usage = store.usage(&org_id, query).await.unwrap();

@@ -38,11 +38,18 @@ def free_ports(number):
     return ports
 
 
+def moved(page, ports):
+    """The page's text with other ports."""
+    text = page.read_text()
+    for port, other in ports.items():
+        text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{other}")
+    return text
+
+
 def read_page(page):
     """The page's programs by language, and the files that it shows."""
-    text = page.read_text()
-    for port, other in zip(PORTS, free_ports(len(PORTS))):
-        text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{other}")
+    ports = dict(zip(PORTS, free_ports(len(PORTS))))
+    text = moved(page, ports)
     programs, files = {}, {}
     for language, rest, code in BLOCK.findall(text):
         name = re.search(r"file=(\S+)", rest)
@@ -52,6 +59,11 @@ def read_page(page):
             programs.setdefault(language, []).append(code)
         else:
             raise SystemExit(f"{page}: a block of {language!r} that nobody runs")
+    # What the README shows is run too; it prints what the page's first turn prints.
+    for language, _, code in BLOCK.findall(moved(ROOT / "README.md", ports)):
+        if language == "ts":
+            hidden = "const console = { log() {} }, KEY = process.env.ANTHROPIC_API_KEY;"
+            programs["ts"].append(f"{{\n{hidden}\n{code}}}")
     return {language: "\n".join(blocks) for language, blocks in programs.items()}, files
 
 

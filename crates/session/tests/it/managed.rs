@@ -313,6 +313,24 @@ async fn messages_queue_behind_the_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tools_that_are_changed_count_from_the_next_message_on() {
+    let call = json!([{"id": "toolu_1", "name": "Bash", "input": {"command": "echo ran >> log"}}]);
+    let replies = json!({"replies": [{"text": "Hello."}, {"tool_use": call}, {"text": "It ran."}]});
+    let sessions = Sessions::new(replies, json!([toolset("always_allow")])).await;
+    let session = sessions.create(vec![message("Hello.")]).await;
+    let rows = sessions.until_idle(&session.id).await;
+    // Its agent is still there, with the rules that it was started with.
+    let update =
+        SessionUpdate { agent_tools: Some(json!([toolset("always_ask")])), ..SessionUpdate::default() };
+    sessions.world.engine.update_session(&sessions.caller(), &session.id, update).await.unwrap();
+    sessions.send(&session.id, message("Do it.").1).await.unwrap();
+    let after = rows.len() as u64;
+    let more = sessions.until(&session.id, after, |row| row["type"] == "session.status_idle").await;
+    assert_eq!(stop_reason(&more), "requires_action");
+    assert!(!sessions.world.engine.workspace(&session.id).join("log").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_elses_session_is_there() {
     let sessions = Sessions::new(json!({"replies": []}), json!([])).await;
     let session = sessions.create(vec![]).await;

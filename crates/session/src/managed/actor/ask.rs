@@ -85,6 +85,10 @@ impl Actor {
                     tracing::warn!(session_id = %id, %error, "a session does not see its files");
                 }
             }
+            // Its tools and rules are those that it was started with; the next message starts one with the new.
+            if before.agent["tools"] != self.definition.agent["tools"] {
+                self.take(vec![Input::AgentStale]).await?;
+            }
         }
         Ok(())
     }

@@ -72,7 +72,7 @@ def run(programs, files, folder):
     for name, code in files.items():
         (folder / name).write_text(code)
     (folder / "node_modules").symlink_to(ROOT / "tests/sdk/node_modules")
-    script = ["set -euo pipefail", programs["sh"]]
+    script = ["set -euo pipefail", "trap 'kill $(jobs -p); wait' EXIT", programs["sh"]]
     for language, (name, command) in PROGRAMS.items():
         (folder / name).write_text(programs[language])
         script.append(f"{command} >{language}.out 2>{language}.err || echo failed >>{language}.err")
@@ -94,7 +94,7 @@ def run(programs, files, folder):
         code = "timeout"
     finally:
         try:
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
     if code != 0:

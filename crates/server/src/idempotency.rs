@@ -53,7 +53,7 @@ pub async fn layer(State(app): State<Arc<App>>, mut request: Request, next: Next
     let key = read_key(request.headers())?;
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str).to_owned();
     let path = request.uri().path().to_owned();
-    let (mut request, sha256) = read_body(&app, &identity, &route, request).await?;
+    let (request, sha256) = read_body(&app, &identity, &route, request).await?;
     let claim = Claim { org_id: identity.org().clone(), key_id: identity.key_id().clone(), key };
     let asked = IdempotentRequest {
         org_id: claim.org_id.clone(),
@@ -66,6 +66,20 @@ pub async fn layer(State(app): State<Arc<App>>, mut request: Request, next: Next
         owner: app.engine.owner().to_owned(),
         at: (app.config.clock)(),
     };
+    // Its own task, the claim included: the client may leave at any time, and a claim that nobody works on would never end.
+    let tasks = app.tasks.clone();
+    let done = tasks.spawn(once(app, claim, asked, request, next).in_current_span());
+    done.await.map_err(|error| Error::internal("an internal error", &error))?
+}
+
+/// Does it, or says what came of it before.
+async fn once(
+    app: Arc<App>,
+    claim: Claim,
+    asked: IdempotentRequest,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Error> {
     let seed = match app.store.begin_idempotent(asked).await? {
         Idempotent::New { seed } => Seed::kept(seed, false),
         Idempotent::Again { seed } => Seed::kept(seed, true),
@@ -82,10 +96,7 @@ pub async fn layer(State(app): State<Arc<App>>, mut request: Request, next: Next
         }
     };
     request.extensions_mut().insert(seed);
-    // Its own task: the client may leave.
-    let tasks = app.tasks.clone();
-    let done = tasks.spawn(perform(app, claim, request, next).in_current_span());
-    done.await.map_err(|error| Error::internal("an internal error", &error))
+    Ok(perform(app, claim, request, next).await)
 }
 
 /// Whose key it is.

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use wardian_gateway::{Gateway, GatewayConfig};
 use wardian_sandbox::{Capabilities, Launcher, LauncherConfig, Tier};
-use wardian_server::{Admin, ServerConfig};
+use wardian_server::{Admin, ReaderLimits, ServerConfig};
 use wardian_session::{Engine, EngineConfig};
 use wardian_store::Store;
 
@@ -111,6 +111,7 @@ pub async fn serve(arguments: Arguments) -> Outcome {
         hosts: config.hosts,
         origins: config.origins,
         max_connections: config.max_connections,
+        readers: ReaderLimits::of(config.max_connections),
         failed_logins_per_minute: config.failed_logins_per_minute,
         drain_timeout: config.drain_timeout,
         metrics: wardian_server::Metrics::new(&meter),

@@ -71,7 +71,7 @@ impl Default for ServerConfig {
             body_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
             max_connections: 1024,
-            readers: ReaderLimits::DEFAULT,
+            readers: ReaderLimits::of(1024),
             keep_alive: Duration::from_secs(8),
             drain_timeout: Duration::from_secs(30),
             failed_logins_per_minute: 20,

@@ -25,8 +25,13 @@ pub struct ReaderLimits {
 }
 
 impl ReaderLimits {
-    /// A quarter of the connections stays for other requests, and one organisation cannot take all of the rest.
-    pub const DEFAULT: Self = Self { per_session: 256, per_org: 512, per_host: 768 };
+    /// For a server with so many connections: a quarter of them stays for other requests, one organisation cannot take all
+    /// of the rest, nor one session all of its organisation's.
+    #[must_use]
+    pub const fn of(connections: usize) -> Self {
+        let quarter = connections.div_ceil(4);
+        Self { per_session: quarter, per_org: 2 * quarter, per_host: 3 * quarter }
+    }
 }
 
 /// Who reads now.

@@ -27,6 +27,9 @@ demo: build ## an agent fixes a failing test in a sandbox (SCRIPT=wrong-fix fail
 test: setup ## every check there is
 	@scripts/test.sh
 
+soak: guest ## what make test does twenty times, 2,000 times: kill -9 at random moments; and 100,000 simulated schedules (an hour)
+	@scripts/soak.sh
+
 bench: build ## measure the hot paths, beside their peers
 	@scripts/bench.sh
 

@@ -4,16 +4,22 @@
 
 mod it {
     mod arguments;
+    mod chaos;
     mod crash;
     mod demo;
+    mod disk;
     mod forged;
     mod keys;
+    mod killed;
     mod local;
     mod operations;
     mod programs;
+    mod readers;
     mod search;
     mod sessions;
     mod support;
+    mod talk;
     mod tracing;
+    mod upgrade;
     mod users;
 }

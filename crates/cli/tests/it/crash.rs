@@ -202,14 +202,15 @@ fn named(folder: &Path, name: &str, found: &mut Vec<String>) {
     }
 }
 
-fn lives(pid: i32) -> bool {
+/// Whether a process runs.
+pub fn lives(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 /// The launcher's control groups that a process is in.
-fn groups(pid: i32) -> Vec<PathBuf> {
+pub fn groups(pid: i32) -> Vec<PathBuf> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let mut found = Vec::new();
     for line in text.lines() {

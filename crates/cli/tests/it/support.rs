@@ -33,6 +33,8 @@ pub struct Options {
     pub args: Vec<String>,
     /// Where the models are, when not at this test's own model server.
     pub upstream: Option<String>,
+    /// The data folder, when not one of its own.
+    pub data_dir: Option<PathBuf>,
 }
 
 /// A running server with its data folder and the model behind it. Dropping it ends all of them.
@@ -69,8 +71,8 @@ impl Wardian {
         let model = Server::bind(Script::parse(script).unwrap(), local, expect).await.unwrap();
         let log = temp.path().join("log-1");
         let upstream = options.upstream.clone().unwrap_or_else(|| model.base_url());
-        let (process, address) =
-            Process::start(&temp.path().join("data"), &log, &upstream, &real_key, &options).await;
+        let data = options.data_dir.clone().unwrap_or_else(|| temp.path().join("data"));
+        let (process, address) = Process::start(&data, &log, &upstream, &real_key, &options).await;
         let mut wardian =
             Self { model, real_key, key: String::new(), address, temp, options, process, starts: 1 };
         wardian.key = wardian.create_key(&["--scope", "sessions"]).await;
@@ -78,7 +80,7 @@ impl Wardian {
     }
 
     pub fn data_dir(&self) -> PathBuf {
-        self.temp.path().join("data")
+        self.options.data_dir.clone().unwrap_or_else(|| self.temp.path().join("data"))
     }
 
     /// The folder of everything: data and logs.
@@ -172,25 +174,8 @@ impl Wardian {
         path: &str,
         body: &Value,
     ) -> Events {
-        let stream = TcpStream::connect(address).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(async move { connection.await.unwrap_or_default() });
-        let request = Request::builder().method(method).uri(path).header("host", "localhost");
-        let request = request.header("x-api-key", key).header("content-type", "application/json");
-        let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
-        let request = request.body(Full::new(body)).unwrap();
-        let answer = tokio::time::timeout(PATIENCE, sender.send_request(request)).await.expect("an answer");
-        let (head, body) = answer.unwrap().into_parts();
-        Events {
-            status: head.status.as_u16(),
-            headers: head.headers,
-            body,
-            read: BytesMut::new(),
-            _sender: sender,
-            _tasks: tasks,
-        }
+        let asked = Asked { address, method, path, headers: &[("x-api-key", key)], body };
+        asked.send().await.expect("an answer")
     }
 
     /// `kill -9`; returns when the server's process is gone, which is before all that it started is.
@@ -221,6 +206,45 @@ impl Wardian {
         let status = tokio::time::timeout(PATIENCE, ended).await.expect("the server ends at SIGTERM");
         assert!(status.success(), "{status}: {}", self.log());
         rest
+    }
+}
+
+/// A request to anybody.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    pub address: SocketAddr,
+    pub method: &'a str,
+    pub path: &'a str,
+    pub headers: &'a [(&'a str, &'a str)],
+    pub body: &'a Value,
+}
+
+impl Asked<'_> {
+    /// The answer; none when nobody is there, or goes before the answer begins.
+    pub async fn send(self) -> Option<Events> {
+        let stream = TcpStream::connect(self.address).await.ok()?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move { connection.await.unwrap_or_default() });
+        let mut request = Request::builder().method(self.method).uri(self.path).header("host", "localhost");
+        for (name, value) in self.headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.header("content-type", "application/json");
+        let body = if self.body.is_null() { Bytes::new() } else { self.body.to_string().into() };
+        let request = request.body(Full::new(body)).unwrap();
+        let answer = tokio::time::timeout(PATIENCE, sender.send_request(request)).await.expect("an answer");
+        let (head, body) = answer.ok()?.into_parts();
+        Some(Events {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body,
+            read: BytesMut::new(),
+            is_cut: false,
+            _sender: sender,
+            _tasks: tasks,
+        })
     }
 }
 
@@ -310,6 +334,7 @@ pub struct Events {
     pub headers: HeaderMap,
     body: Incoming,
     read: BytesMut,
+    is_cut: bool,
     _sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
     _tasks: tokio::task::JoinSet<()>,
 }
@@ -318,6 +343,8 @@ pub struct Events {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     pub name: String,
+    /// Its place in a session's log.
+    pub seq: Option<u64>,
     pub data: Value,
 }
 
@@ -353,9 +380,18 @@ impl Events {
         Reply { status: self.status, headers: self.headers, body }
     }
 
+    /// Everything to the end, unless the connection broke before.
+    pub async fn unbroken(mut self) -> Option<Reply> {
+        while self.more().await {}
+        if self.is_cut { None } else { Some(self.whole().await) }
+    }
+
     async fn more(&mut self) -> bool {
         let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("the answer goes on");
-        let Some(Ok(frame)) = frame else { return false };
+        let Some(Ok(frame)) = frame else {
+            self.is_cut |= frame.is_some();
+            return false;
+        };
         if let Some(data) = frame.data_ref() {
             self.read.extend_from_slice(data);
         }
@@ -366,7 +402,8 @@ impl Events {
 fn parse(text: &str) -> Option<Event> {
     let field = |name| text.lines().find_map(|line| line.strip_prefix(name));
     let data = serde_json::from_str(field("data: ")?).unwrap();
-    Some(Event { name: field("event: ")?.to_owned(), data })
+    let seq = field("id: ").map(|seq| seq.parse().unwrap());
+    Some(Event { name: field("event: ")?.to_owned(), seq, data })
 }
 
 /// The binary, with nothing of this process's environment but the path.

@@ -8,6 +8,7 @@ mod it {
     mod app;
     mod boundaries;
     mod client;
+    mod clock;
     mod environments;
     mod events;
     mod files;

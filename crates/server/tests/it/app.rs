@@ -43,6 +43,14 @@ impl App {
     }
 
     pub async fn with(script: &str, change: impl FnOnce(&mut ServerConfig)) -> Self {
+        Self::with_engine(script, change, |_| ()).await
+    }
+
+    pub async fn with_engine(
+        script: &str,
+        change: impl FnOnce(&mut ServerConfig),
+        change_engine: impl FnOnce(&mut EngineConfig),
+    ) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&temp.path().join("store.db")).unwrap());
         let options = ServerOptions { expect_key: Some(REAL_KEY.to_owned()), ..ServerOptions::default() };
@@ -53,7 +61,8 @@ impl App {
         let gateway = Gateway::new(gateway, Arc::clone(&store)).unwrap();
         let launcher = LauncherConfig::new(libexec(), temp.path().join("sandboxes"));
         let launcher = Launcher::start(launcher).unwrap();
-        let engine = EngineConfig::new(temp.path().join("data"), "server-tests");
+        let mut engine = EngineConfig::new(temp.path().join("data"), "server-tests");
+        change_engine(&mut engine);
         let engine = Engine::start(engine, Arc::clone(&store), gateway, launcher).await.unwrap();
         let org = store.default_org().await.unwrap();
         let mut config =

@@ -18,7 +18,7 @@ fn first(data: &Path) {
     std::fs::create_dir(data).unwrap();
     let connection = Connection::open(data.join("wardian.db")).unwrap();
     connection.execute_batch(include_str!("../../../store/migrations/0001_first.sql")).unwrap();
-    connection.execute_batch(include_str!("first.sql")).unwrap();
+    connection.execute_batch(include_str!("../../../store/tests/it/first.sql")).unwrap();
     for (session, content) in [(1, "of the first"), (2, "of the second")] {
         let session = data.join(format!("sessions/sesn_0000000000000000000000000{session}"));
         std::fs::create_dir_all(session.join("workspace")).unwrap();

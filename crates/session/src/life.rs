@@ -1,7 +1,7 @@
 //! A managed session as data: `(state, input) -> (state, rows, commands)`. No I/O, no clock, no dice.
 //!
 //! What is durable of it is written in the same transaction as the rows of the step that changed it, so that after a
-//! crash it says exactly what the log says. What belongs to the agent's process alone ([`Process`]) is not, and is empty
+//! crash it says exactly what the log says. What belongs to the agent's process alone (`Process`) is not, and is empty
 //! after a crash, like the process.
 //!
 //! Everything that comes out of the sandbox is hostile input. What it can reach is bounded: rows of a turn, open calls,

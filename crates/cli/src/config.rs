@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use http::Uri;
 use serde::Deserialize;
 use wardian_protocol::NanoUsd;
-use wardian_session::{Caps, GIVEN, RunLimits, SessionLimits};
+use wardian_session::{Caps, GIVEN, Retention, RunLimits, SessionLimits};
 use wardian_store::SqliteStore;
 
 use crate::failure::{self, Failure, Outcome, setup, usage};
@@ -52,6 +52,7 @@ pub struct Written {
     pub caps: WrittenCaps,
     pub sandbox: WrittenSandbox,
     pub server: WrittenServer,
+    pub retention: WrittenRetention,
     pub telemetry: WrittenTelemetry,
 }
 
@@ -103,6 +104,14 @@ pub struct WrittenServer {
 
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
+pub struct WrittenRetention {
+    pub events_days: u32,
+    pub sessions_days: u32,
+    pub usage_days: u32,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
 pub struct WrittenTelemetry {
     pub otlp_endpoint: String,
 }
@@ -127,6 +136,7 @@ pub struct Config {
     pub max_connections: usize,
     pub failed_logins_per_minute: u32,
     pub drain_timeout: Duration,
+    pub retention: Retention,
     pub otlp_endpoint: Option<Uri>,
 }
 
@@ -234,6 +244,11 @@ impl Written {
             max_connections: positive(&mut errors, "server.max_connections", self.server.max_connections),
             failed_logins_per_minute: self.server.failed_logins_per_minute.max(1),
             drain_timeout: Duration::from_secs(self.server.drain_timeout_seconds),
+            retention: Retention {
+                events: days(self.retention.events_days),
+                sessions: days(self.retention.sessions_days),
+                usage: days(self.retention.usage_days),
+            },
             otlp_endpoint: or_error(
                 &mut errors,
                 "telemetry.otlp_endpoint",
@@ -356,6 +371,11 @@ fn caps(errors: &mut Vec<String>, written: &WrittenCaps) -> Caps {
     }
 }
 
+/// A number of days; 0 is for ever.
+fn days(number: u32) -> Option<Duration> {
+    (number > 0).then(|| Duration::from_secs(u64::from(number) * 24 * 3600))
+}
+
 fn positive(errors: &mut Vec<String>, key: &str, number: usize) -> usize {
     if number == 0 {
         errors.push(format!("`{key}`: expected at least 1"));
@@ -406,6 +426,7 @@ mod tests {
         assert_eq!(config.max_connections, server.max_connections);
         assert_eq!(config.failed_logins_per_minute, server.failed_logins_per_minute);
         assert_eq!(config.drain_timeout, server.drain_timeout);
+        assert_eq!(config.retention, server.retention);
         assert_eq!(config.upstream.to_string().trim_end_matches('/'), crate::host::DEFAULT_UPSTREAM);
     }
 
@@ -424,6 +445,14 @@ mod tests {
         }
         assert!(parse("listen = ").is_err());
         assert_eq!(parse("[limits]\nmax_cost_usd = 2\n").unwrap().limits.max_cost_usd, 2.0);
+    }
+
+    #[test]
+    fn days_are_days_and_0_is_for_ever() {
+        let config = parse("[retention]\nevents_days = 2\nusage_days = 400\n").unwrap().check().unwrap();
+        let days = |days: u64| Some(Duration::from_secs(days * 86_400));
+        assert_eq!(config.retention, Retention { events: days(2), sessions: None, usage: days(400) });
+        assert!(parse("[retention]\nevents_days = -1\n").is_err());
     }
 
     #[test]

@@ -101,6 +101,7 @@ pub async fn serve(
     });
     let named = app.blobs.sweep()?;
     app.tasks.spawn(upkeep::run(Arc::clone(&app), named));
+    app.tasks.spawn(upkeep::expire(Arc::clone(&app)));
     tracing::info!(%address, "serving");
     // Who watches the server sees it drain, too.
     let drained = CancellationToken::new();

@@ -1,9 +1,11 @@
-//! What the server does from time to time: forgets answers that were kept long enough, and files whose time is over.
+//! What the server does from time to time: forgets answers that were kept long enough, files whose time is over, and what
+//! else is kept for a time only.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use wardian_protocol::{FileId, OrgId};
+use wardian_session::Retention;
 
 use crate::App;
 use crate::idempotency::KEPT;
@@ -27,6 +29,23 @@ pub async fn run(app: Arc<App>, named: Vec<(OrgId, FileId)>) {
     tokio::select! {
         () = work => {}
         () = app.stopping.cancelled() => {}
+    }
+}
+
+/// Deletes by age until the server stops. A batch that was begun is ended, so that no folder stays without its session.
+pub async fn expire(app: Arc<App>) {
+    let retention = app.config.retention;
+    if retention == Retention::default() {
+        return;
+    }
+    while !app.stopping.is_cancelled() {
+        if let Err(error) = app.engine.expire(&retention).await {
+            tracing::warn!(%error, "what was kept for long enough could not be deleted; it is tried again");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(app.config.retention_every) => {}
+            () = app.stopping.cancelled() => {}
+        }
     }
 }
 

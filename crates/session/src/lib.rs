@@ -16,6 +16,7 @@ pub mod plan;
 mod reconcile;
 mod report;
 mod request;
+mod retention;
 mod run;
 mod slots;
 mod stamp;
@@ -37,6 +38,7 @@ pub use managed::{
 pub use metrics::{Metrics, Start};
 pub use report::{FileChange, ModelSpending, RunReport, RunStatus, Spending, TokenCounts};
 pub use request::{Caller, LimitsAsked, PermissionAsker, Permissions, Place, RunFile, RunRequest, Runtime};
+pub use retention::{Expired, Retention};
 pub use run::MAX_FILES_CHANGED;
 pub use watch::{Turn, TurnWatch, current_trace};
 

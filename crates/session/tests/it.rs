@@ -9,5 +9,6 @@ mod it {
     mod hostile;
     mod life;
     mod managed;
+    mod retention;
     mod world;
 }

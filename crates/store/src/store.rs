@@ -192,8 +192,8 @@ pub trait Store: Send + Sync + 'static {
     /// Writes to a managed session, all or nothing, and returns the `seq` of its last event.
     async fn commit_session(&self, commit: SessionCommit) -> Result<u64, Error>;
 
-    /// Deletes a managed session that is held with this fence, with its log: `false` if there is none in this org. Its usage
-    /// stays. Its id must not be used again.
+    /// Deletes a session that is held with this fence, by a lease or a run that is under way, with its log: `false` if there is
+    /// none in this org. Its usage stays. Its id must not be used again.
     async fn delete_session(&self, org_id: &OrgId, session_id: &SessionId, fence: u64)
     -> Result<bool, Error>;
 

@@ -96,12 +96,16 @@ pub async fn start(
     change: impl FnOnce(&mut EngineConfig),
 ) -> Result<Engine, wardian_session::StartError> {
     let owner = request_id().to_string();
-    let config = GatewayConfig::new(upstream.parse().unwrap(), SecretString::from(REAL_KEY), owner.clone());
-    let gateway = Gateway::new(config, Arc::clone(store)).unwrap();
+    let mut config = EngineConfig::new(temp.path().join("data"), owner.clone());
+    change(&mut config);
+    // One clock for all.
+    let gateway = GatewayConfig {
+        clock: config.clock,
+        ..GatewayConfig::new(upstream.parse().unwrap(), SecretString::from(REAL_KEY), owner.clone())
+    };
+    let gateway = Gateway::new(gateway, Arc::clone(store)).unwrap();
     let state = temp.path().join(format!("sandboxes-{owner}"));
     let launcher = Launcher::start(LauncherConfig::new(libexec(), state)).unwrap();
-    let mut config = EngineConfig::new(temp.path().join("data"), owner);
-    change(&mut config);
     Engine::start(config, Arc::clone(store), gateway, launcher).await
 }
 

@@ -7,7 +7,7 @@ use super::SqliteStore;
 use super::row;
 use crate::{DELETE_BATCH, DeletedSession, Error};
 
-/// Deletes a managed session's row if the fence is right; its log goes with [`sweep_all`].
+/// Deletes a session's row if the fence is right and it is held; its log goes with [`sweep_all`].
 pub(super) fn delete_session(
     connection: &Connection,
     org_id: &OrgId,
@@ -15,8 +15,9 @@ pub(super) fn delete_session(
     fence: u64,
 ) -> Result<bool, Error> {
     let named = (org_id.as_str(), id.as_str());
-    let sql = "SELECT id, fence = ?3 AND lease_owner IS NOT NULL FROM sessions
-               WHERE org_id = ?1 AND id = ?2 AND agent_id IS NOT NULL";
+    let sql =
+        "SELECT id, fence = ?3 AND (lease_owner IS NOT NULL OR agent_id IS NULL AND active_run IS NOT NULL)
+               FROM sessions WHERE org_id = ?1 AND id = ?2";
     let params = params![named.0, named.1, row::fence(fence)?];
     match row::first(connection, "sessions", sql, params, |row| row.get::<bool>(1))? {
         None => Ok(false),

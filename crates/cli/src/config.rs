@@ -10,6 +10,7 @@ use anyhow::{Context as _, anyhow};
 use http::Uri;
 use serde::Deserialize;
 use wardian_protocol::NanoUsd;
+use wardian_server::CanaryConfig;
 use wardian_session::{Caps, GIVEN, Retention, RunLimits, SessionLimits};
 use wardian_store::SqliteStore;
 
@@ -24,6 +25,9 @@ const EXAMPLE: &str = include_str!("wardian.toml");
 
 /// A configuration file is a page of text.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// The canary costs money each time.
+const MIN_CANARY_SECONDS: u64 = 10;
 
 /// `wardian config`.
 pub fn print() -> Outcome {
@@ -53,6 +57,7 @@ pub struct Written {
     pub sandbox: WrittenSandbox,
     pub server: WrittenServer,
     pub retention: WrittenRetention,
+    pub canary: WrittenCanary,
     pub telemetry: WrittenTelemetry,
 }
 
@@ -112,6 +117,17 @@ pub struct WrittenRetention {
 
 #[derive(Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
+pub struct WrittenCanary {
+    pub enabled: bool,
+    pub every_seconds: u64,
+    pub model: String,
+    pub max_cost_usd: f64,
+    pub max_cost_usd_per_day: f64,
+    pub affects_readiness: bool,
+}
+
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
 pub struct WrittenTelemetry {
     pub otlp_endpoint: String,
 }
@@ -137,6 +153,7 @@ pub struct Config {
     pub failed_logins_per_minute: u32,
     pub drain_timeout: Duration,
     pub retention: Retention,
+    pub canary: Option<CanaryConfig>,
     pub otlp_endpoint: Option<Uri>,
 }
 
@@ -249,6 +266,7 @@ impl Written {
                 sessions: days(self.retention.sessions_days),
                 usage: days(self.retention.usage_days),
             },
+            canary: canary(&mut errors, &self.canary),
             otlp_endpoint: or_error(
                 &mut errors,
                 "telemetry.otlp_endpoint",
@@ -371,6 +389,35 @@ fn caps(errors: &mut Vec<String>, written: &WrittenCaps) -> Caps {
     }
 }
 
+/// Reads the canary, whether it is on or not: a wrong value is wrong today, too.
+fn canary(errors: &mut Vec<String>, written: &WrittenCanary) -> Option<CanaryConfig> {
+    let mut dollars = |key: &str, amount: f64| {
+        let read = NanoUsd::from_claimed_usd(amount).filter(|amount| *amount > NanoUsd::ZERO);
+        if read.is_none() {
+            errors.push(format!("`canary.{key}`: expected dollars above 0, found {amount}"));
+        }
+        read.unwrap_or_default()
+    };
+    let max_cost = dollars("max_cost_usd", written.max_cost_usd);
+    let max_cost_per_day = dollars("max_cost_usd_per_day", written.max_cost_usd_per_day);
+    if max_cost_per_day < max_cost {
+        errors.push("`canary.max_cost_usd_per_day`: expected at least what one run may cost".to_owned());
+    }
+    if written.every_seconds < MIN_CANARY_SECONDS {
+        errors.push(format!("`canary.every_seconds`: expected at least {MIN_CANARY_SECONDS}"));
+    }
+    if written.model.is_empty() {
+        errors.push("`canary.model`: expected a model's name or an alias".to_owned());
+    }
+    written.enabled.then(|| CanaryConfig {
+        every: Duration::from_secs(written.every_seconds),
+        model: written.model.clone(),
+        max_cost,
+        max_cost_per_day,
+        affects_readiness: written.affects_readiness,
+    })
+}
+
 /// A number of days; 0 is for ever.
 fn days(number: u32) -> Option<Duration> {
     (number > 0).then(|| Duration::from_secs(u64::from(number) * 24 * 3600))
@@ -426,7 +473,7 @@ mod tests {
         assert_eq!(config.max_connections, server.max_connections);
         assert_eq!(config.failed_logins_per_minute, server.failed_logins_per_minute);
         assert_eq!(config.drain_timeout, server.drain_timeout);
-        assert_eq!(config.retention, server.retention);
+        assert_eq!((config.retention, config.canary), (server.retention, server.canary));
         assert_eq!(config.upstream.to_string().trim_end_matches('/'), crate::host::DEFAULT_UPSTREAM);
     }
 
@@ -457,7 +504,7 @@ mod tests {
 
     #[test]
     fn every_wrong_value_is_named() {
-        let text = "listen = '0.0.0.0:1'\nadmin_listen = '8701'\nupstream = 'ftp://x'\nread_only = ['/mnt']\n[limits]\nmax_turns = 0\nmax_cost_usd = -1.0\n[caps]\nruns_per_user = 0\n[telemetry]\notlp_endpoint = 'grpc://x'\n";
+        let text = "listen = '0.0.0.0:1'\nadmin_listen = '8701'\nupstream = 'ftp://x'\nread_only = ['/mnt']\n[limits]\nmax_turns = 0\nmax_cost_usd = -1.0\n[caps]\nruns_per_user = 0\n[telemetry]\notlp_endpoint = 'grpc://x'\n[canary]\nevery_seconds = 1\nmodel = ''\nmax_cost_usd = 9.0\n";
         let failure = format!("{:?}", parse(text).unwrap().check().unwrap_err());
         for part in [
             "behind-tls-proxy",
@@ -468,6 +515,9 @@ mod tests {
             "`limits.max_cost_usd`",
             "`caps.runs_per_user`",
             "`telemetry.otlp_endpoint`",
+            "`canary.every_seconds`",
+            "`canary.model`",
+            "`canary.max_cost_usd_per_day`",
         ] {
             assert!(failure.contains(part), "{part} in {failure}");
         }

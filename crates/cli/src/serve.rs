@@ -117,6 +117,7 @@ pub async fn serve(arguments: Arguments) -> Outcome {
         metrics: wardian_server::Metrics::new(&meter),
         tracer,
         admin: admin.map(|listener| Admin::new(listener, telemetry.scrape())),
+        canary: config.canary,
         retention: config.retention,
         clock: host::now,
         ..ServerConfig::default()

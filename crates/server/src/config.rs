@@ -48,6 +48,8 @@ pub struct ServerConfig {
     pub max_org_file_bytes: u64,
     /// For an upload as a whole; a client that sends nothing is cut off after `body_timeout`.
     pub upload_timeout: Duration,
+    /// A tiny run from time to time that shows whether the whole way works; `None` makes none.
+    pub canary: Option<crate::CanaryConfig>,
     /// How long data is kept; by default for ever.
     pub retention: wardian_session::Retention,
     /// How often is looked for what was kept for long enough.
@@ -87,6 +89,7 @@ impl Default for ServerConfig {
             max_file_bytes: 500 * 1000 * 1000,
             max_org_file_bytes: 10 * 1024 * 1024 * 1024,
             upload_timeout: Duration::from_secs(15 * 60),
+            canary: None,
             retention: wardian_session::Retention::default(),
             retention_every: Duration::from_secs(3600),
             clock: system_clock,

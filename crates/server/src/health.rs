@@ -64,5 +64,9 @@ async fn ask(app: &App) -> (bool, Value) {
             }
         };
     }
+    let Some(canary) = &app.config.canary else { return (ready, body) };
+    body["canary"] = app.canary.shown();
+    let ready = ready && !(canary.affects_readiness && app.canary.has_failed());
+    body["status"] = json!(if ready { "ready" } else { "unready" });
     (ready, body)
 }

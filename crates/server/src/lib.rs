@@ -5,6 +5,7 @@ mod agents;
 mod auth;
 mod blobs;
 mod body;
+mod canary;
 mod config;
 mod environments;
 mod error;
@@ -46,6 +47,7 @@ use wardian_session::Engine;
 use wardian_store::Store;
 
 pub use admin::Admin;
+pub use canary::CanaryConfig;
 pub use config::{MaxNetworking, ServerConfig};
 pub use metrics::Metrics;
 pub use readers::ReaderLimits;
@@ -57,6 +59,7 @@ struct App {
     store: Arc<dyn Store>,
     logins: auth::Logins,
     health: health::LastHealth,
+    canary: canary::Canary,
     /// Memory for request bodies.
     memory: Arc<Semaphore>,
     /// Places for uploads.
@@ -91,6 +94,7 @@ pub async fn serve(
         engine: engine.clone(),
         store,
         health: health::LastHealth::default(),
+        canary: canary::Canary::default(),
         memory: Arc::new(Semaphore::new(body::MEMORY_UNITS)),
         uploads: Semaphore::new(upload::MAX_UPLOADS),
         blobs: blobs::Blobs::new(engine.files()),
@@ -102,6 +106,9 @@ pub async fn serve(
     let named = app.blobs.sweep()?;
     app.tasks.spawn(upkeep::run(Arc::clone(&app), named));
     app.tasks.spawn(upkeep::expire(Arc::clone(&app)));
+    if let Some(canary) = &config.canary {
+        app.tasks.spawn(canary::keep(Arc::clone(&app), canary.clone()));
+    }
     tracing::info!(%address, "serving");
     // Who watches the server sees it drain, too.
     let drained = CancellationToken::new();

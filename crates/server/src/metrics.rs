@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use http::Method;
+use jiff::Timestamp;
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{Histogram, Meter, MeterProvider, NoopMeterProvider, UpDownCounter};
+use opentelemetry::metrics::{
+    Counter, Gauge, Histogram, Meter, MeterProvider, NoopMeterProvider, UpDownCounter,
+};
+
+use crate::canary::Sign;
 
 /// The buckets that OpenTelemetry's conventions name for HTTP servers, in seconds, and three for requests that wait for a run.
 const DURATION_SECONDS: &[f64] = &[
@@ -18,6 +23,9 @@ const DURATION_SECONDS: &[f64] = &[
 pub struct Metrics {
     durations: Histogram<f64>,
     readers: UpDownCounter<i64>,
+    canary_runs: Counter<u64>,
+    canary_durations: Gauge<f64>,
+    canary_successes: Gauge<f64>,
 }
 
 impl Default for Metrics {
@@ -41,6 +49,20 @@ impl Metrics {
                 .i64_up_down_counter("wardian.stream.readers")
                 .with_description("Clients that read an event stream now")
                 .build(),
+            canary_runs: meter
+                .u64_counter("wardian.canary.runs")
+                .with_description("Runs of the canary, by what became of them")
+                .build(),
+            canary_durations: meter
+                .f64_gauge("wardian.canary.duration")
+                .with_description("How long the last run of the canary took that came to an end")
+                .with_unit("s")
+                .build(),
+            canary_successes: meter
+                .f64_gauge("wardian.canary.last_success_timestamp")
+                .with_description("When the canary last answered, since 1970")
+                .with_unit("s")
+                .build(),
         };
         metrics.readers.add(0, &[]);
         metrics
@@ -54,6 +76,17 @@ impl Metrics {
             KeyValue::new("http.response.status_code", i64::from(status)),
         ];
         self.durations.record(took.as_secs_f64(), &labels);
+    }
+
+    /// A run of the canary came to this.
+    pub(crate) fn canary(&self, sign: Sign, took: Duration, now: Timestamp) {
+        self.canary_runs.add(1, &[KeyValue::new("outcome", sign.as_str())]);
+        if matches!(sign, Sign::Alive | Sign::Failed) {
+            self.canary_durations.record(took.as_secs_f64(), &[]);
+        }
+        if sign == Sign::Alive {
+            self.canary_successes.record(now.as_duration().as_secs_f64(), &[]);
+        }
     }
 
     /// A client begins to read an event stream; it reads as long as the answer lives.

@@ -7,6 +7,7 @@ mod it {
     mod agents;
     mod app;
     mod boundaries;
+    mod canary;
     mod client;
     mod clock;
     mod environments;

@@ -34,6 +34,10 @@ pub fn shapes() -> Vec<(&'static str, Shape)> {
                 ("store", named("Part")),
                 ("sandbox", named("Part")),
                 ("gateway", named("Part")),
+                (
+                    "canary?",
+                    object([("status", words(&["ok", "failed", "unknown"])), ("over_budget", boolean())]),
+                ),
             ]),
         ),
         ("Liveness", object([("status", literal("ok"))])),

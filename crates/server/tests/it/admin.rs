@@ -7,12 +7,13 @@ use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Registry, TextEncoder};
 use serde_json::json;
 use tokio::net::TcpListener;
-use wardian_server::{Admin, Metrics};
+use wardian_server::{Admin, Metrics, ServerConfig};
 
 use super::app::App;
 use super::client::{Reply, request, send};
 
-async fn watched(script: &str) -> (App, SocketAddr) {
+/// A server with an admin listener, and a configuration that is changed.
+pub async fn watched(script: &str, change: impl FnOnce(&mut ServerConfig)) -> (App, SocketAddr) {
     let registry = Registry::new();
     let exporter = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build().unwrap();
     let provider = SdkMeterProvider::builder().with_reader(exporter).build();
@@ -27,19 +28,20 @@ async fn watched(script: &str) -> (App, SocketAddr) {
     let app = App::with(script, |config| {
         config.metrics = metrics;
         config.admin = Some(Admin::new(listener, scrape));
+        change(config);
     })
     .await;
     (app, address)
 }
 
-async fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Reply {
+pub async fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Reply {
     send(address, &request("GET", path, headers, b""), false).await
 }
 
 /// Requests are counted by the template of their route; what a client wrote is in no label.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_are_shown_by_route_and_never_by_path() {
-    let (app, admin) = watched(r#"{"replies":[{"text":"Hello.","repeat":true}]}"#).await;
+    let (app, admin) = watched(r#"{"replies":[{"text":"Hello.","repeat":true}]}"#, |_| ()).await;
     assert_eq!(app.run(&json!({"prompt": "hi"})).await.status, 200);
     for path in ["/v1/x/sessions/sesn_secret", "/v1/x/secret-path", "/v1/x/usage?secret=1"] {
         app.get(&app.key, path).await;
@@ -75,7 +77,7 @@ async fn metrics_are_shown_by_route_and_never_by_path() {
 /// It shows health and metrics and nothing else, and no web page may read it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_shows_little_and_not_to_browsers() {
-    let (app, admin) = watched(r#"{"replies":[]}"#).await;
+    let (app, admin) = watched(r#"{"replies":[]}"#, |_| ()).await;
     for (path, status) in [
         ("/livez", 200),
         ("/readyz", 200),

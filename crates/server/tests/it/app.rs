@@ -57,17 +57,24 @@ impl App {
         let local = "127.0.0.1:0".parse().unwrap();
         let model = Server::bind(Script::parse(script).unwrap(), local, options).await.unwrap();
         let upstream = model.base_url().parse().unwrap();
-        let gateway = GatewayConfig::new(upstream, SecretString::from(REAL_KEY), "server-tests");
-        let gateway = Gateway::new(gateway, Arc::clone(&store)).unwrap();
-        let launcher = LauncherConfig::new(libexec(), temp.path().join("sandboxes"));
-        let launcher = Launcher::start(launcher).unwrap();
-        let mut engine = EngineConfig::new(temp.path().join("data"), "server-tests");
-        change_engine(&mut engine);
-        let engine = Engine::start(engine, Arc::clone(&store), gateway, launcher).await.unwrap();
-        let org = store.default_org().await.unwrap();
         let mut config =
             ServerConfig { drain_timeout: Duration::from_millis(100), ..ServerConfig::default() };
         change(&mut config);
+        // One clock for all.
+        let gateway = GatewayConfig {
+            clock: config.clock,
+            ..GatewayConfig::new(upstream, SecretString::from(REAL_KEY), "server-tests")
+        };
+        let gateway = Gateway::new(gateway, Arc::clone(&store)).unwrap();
+        let launcher = LauncherConfig::new(libexec(), temp.path().join("sandboxes"));
+        let launcher = Launcher::start(launcher).unwrap();
+        let mut engine = EngineConfig {
+            clock: config.clock,
+            ..EngineConfig::new(temp.path().join("data"), "server-tests")
+        };
+        change_engine(&mut engine);
+        let engine = Engine::start(engine, Arc::clone(&store), gateway, launcher).await.unwrap();
+        let org = store.default_org().await.unwrap();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let address = ([127, 0, 0, 1], 0).into();
         let mut app = Self { address, store, model, engine, org, key: String::new(), temp, stop, tasks };

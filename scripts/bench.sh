@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
-# Measures the hot paths, each beside its peer or limit in the same run, in about a minute. Called by `make bench`, which
+# Measures the hot paths, each beside its peer or limit in the same run, in about four minutes. Called by `make bench`, which
 # builds first. On a machine that does something else the numbers say little: look at the load that is printed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+benches=("wardian-sandbox create" "wardian-store commit" "wardian first_light" "wardian sessions")
 echo "building"
-cargo bench --locked --quiet -p wardian-sandbox --bench create --no-run
-cargo bench --locked --quiet -p wardian --bench first_light --no-run
+for bench in "${benches[@]}"; do
+  read -r crate name <<<"$bench"
+  cargo bench --locked --quiet -p "$crate" --bench "$name" --no-run
+done
 echo "$(uname -sr), $(nproc) cores, load $(cut -d ' ' -f 1-3 /proc/loadavg)"
-echo
-cargo bench --locked --quiet -p wardian-sandbox --bench create
-echo
-cargo bench --locked --quiet -p wardian --bench first_light
+for bench in "${benches[@]}"; do
+  read -r crate name <<<"$bench"
+  echo
+  echo "\$ cargo bench -p $crate --bench $name"
+  cargo bench --locked --quiet -p "$crate" --bench "$name"
+done

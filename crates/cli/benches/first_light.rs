@@ -9,25 +9,26 @@
 //! system of the program and of all that it ran, from its start to its end: a mean, because `/proc` shows ticks of
 //! 10 ms, which over a hundred rounds leaves an error of some 0.2 ms.
 
+#[path = "common/serve.rs"]
+mod serve;
+#[path = "common/sse.rs"]
+mod sse;
+#[path = "common/table.rs"]
+mod table;
+
 mod first_light {
     pub mod agents;
     pub mod runs;
-    pub mod table;
 }
 
-use std::path::{Path, PathBuf};
-
-use first_light::{agents, runs, table};
-use serde_json::{Value, json};
+use first_light::{agents, runs};
+use serve::libexec_dir;
 use tokio::runtime::Runtime;
-use wardian_model::{Script, Server, ServerOptions};
 
 /// Batches of each kind, beside one to warm up; `BATCHES` in the environment says otherwise.
 const BATCHES: usize = 10;
 /// Rounds of one kind in a row. CPU time is read before and after them.
 const BATCH: usize = 10;
-/// The real key, as far as the scripted model knows.
-const KEY: &str = "sk-ant-bench-not-a-real-key";
 /// As in the stock CLI's measurement.
 const MODEL: &str = "claude-sonnet-5";
 
@@ -45,23 +46,4 @@ fn main() {
     agents::measure(&runtime, folder.path(), &libexec.join("wardian-agent"), batches);
     runs::measure(&runtime, folder.path(), &libexec, batches);
     println!("\nload {} at the end", table::load());
-}
-
-fn model(runtime: &Runtime, replies: &Value) -> Server {
-    let script = Script::parse(&json!({"replies": replies}).to_string()).expect("a script");
-    let options =
-        ServerOptions { expect_key: Some(KEY.to_owned()), keep_requests: 1, ..ServerOptions::default() };
-    let address = "127.0.0.1:0".parse().expect("an address");
-    runtime.block_on(Server::bind(script, address, options)).expect("a free port")
-}
-
-fn libexec_dir() -> PathBuf {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest");
-    let folder = std::env::var_os("WARDIAN_LIBEXEC_DIR").map_or(default, PathBuf::from);
-    assert!(
-        folder.join("wardian-agent").is_file(),
-        "no wardian-agent in {}: run `make guest`",
-        folder.display()
-    );
-    folder.canonicalize().expect("it is there")
 }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::table::{Series, heading, reaped_cpu};
-use crate::{BATCH, KEY, MODEL, model};
+use crate::serve::{KEY, model};
+use crate::table::{Series, cpu_fields, heading};
+use crate::{BATCH, MODEL};
 
 /// The stock CLI: median milliseconds from its start, CPU, MiB. source: npm `@anthropic-ai/claude-agent-sdk` 0.3.330 and
 /// its native program on a quiet machine with two cores and a model without delay, 11 rounds. These are of that machine.
@@ -65,6 +66,11 @@ pub fn measure(runtime: &Runtime, folder: &Path, agent: &Path, batches: usize) {
     runtime.block_on(async { tokio::join!(text.shutdown(), tools.shutdown()) });
 }
 
+/// CPU time of the children that have ended and been waited for, and theirs.
+fn reaped_cpu() -> Duration {
+    cpu_fields("self", 2)
+}
+
 /// The least that a program of this size takes to start and end here.
 fn only_start(agent: &Path) -> Duration {
     let start = Instant::now();
@@ -105,7 +111,9 @@ impl AgentTable {
         self.initialize.add(keep, round.initialize);
         self.assistant.add(keep, round.assistant);
         self.result.add(keep, round.result);
-        self.result.add_peak(keep, round.peak_kib);
+        if keep {
+            self.result.peaks_kib.push(round.peak_kib);
+        }
         self.exit.add(keep, round.exit);
     }
 

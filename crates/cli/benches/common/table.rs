@@ -11,7 +11,7 @@ pub struct Series {
     name: String,
     walls: Vec<Duration>,
     cpu: Option<Duration>,
-    peaks_kib: Vec<u64>,
+    pub peaks_kib: Vec<u64>,
 }
 
 impl Series {
@@ -28,12 +28,6 @@ impl Series {
     pub fn add_cpu(&mut self, keep: bool, cpu: Duration) {
         if keep {
             self.cpu = Some(self.cpu.unwrap_or_default() + cpu);
-        }
-    }
-
-    pub fn add_peak(&mut self, keep: bool, kib: u64) {
-        if keep {
-            self.peaks_kib.push(kib);
         }
     }
 
@@ -61,18 +55,13 @@ pub fn heading(name: &str) {
     println!("\n{name:<50} {:>8} {:>8} {:>8} {:>9} {:>9}", "min ms", "p50 ms", "p99 ms", "CPU ms", "RSS MiB");
 }
 
-/// CPU time of the children that have ended and been waited for, and theirs.
-pub fn reaped_cpu() -> Duration {
-    cpu_fields("self", 2)
-}
-
 /// CPU time of a process and of all that it has waited for.
 pub fn cpu_of(pid: u32) -> Duration {
     cpu_fields(&pid.to_string(), 0)
 }
 
 /// utime, stime, cutime and cstime, without the first `skip` of them.
-fn cpu_fields(process: &str, skip: usize) -> Duration {
+pub fn cpu_fields(process: &str, skip: usize) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it lives");
     let (_, rest) = stat.rsplit_once(')').expect("a name in parentheses");
     let fields = rest.split_whitespace().skip(11).take(4).skip(skip);

@@ -17,7 +17,7 @@ pub(super) fn delete_session(
     let named = (org_id.as_str(), id.as_str());
     let sql =
         "SELECT id, fence = ?3 AND (lease_owner IS NOT NULL OR agent_id IS NULL AND active_run IS NOT NULL)
-               FROM sessions WHERE org_id = ?1 AND id = ?2";
+               FROM sessions WHERE org_id = ?1 AND id = ?2 AND (agent_id IS NOT NULL OR active_run IS NOT NULL)";
     let params = params![named.0, named.1, row::fence(fence)?];
     match row::first(connection, "sessions", sql, params, |row| row.get::<bool>(1))? {
         None => Ok(false),

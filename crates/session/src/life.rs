@@ -303,9 +303,14 @@ impl Life {
     /// found after a crash; later for one that waits for its client.
     #[must_use]
     pub fn wake_at(&self, now: Timestamp) -> Option<Timestamp> {
-        if self.has_work() || !self.queue.is_empty() {
-            return Some(now);
-        }
+        // Messages that wait behind a turn wait for it; others, for a server that is not about to stop.
+        let is_new = self.turn.is_none() && !self.queue.is_empty();
+        if self.has_work() || is_new { Some(now) } else { self.next_expiry() }
+    }
+
+    /// When the next call that waits for the client is denied.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Timestamp> {
         self.expiries().min()
     }
 

@@ -61,10 +61,7 @@ impl App {
             ServerConfig { drain_timeout: Duration::from_millis(100), ..ServerConfig::default() };
         change(&mut config);
         let mut gateway = GatewayConfig::new(upstream, SecretString::from(REAL_KEY), "server-tests");
-        // A canary counts the money of its day.
-        if config.canary.is_some() {
-            gateway.clock = config.clock;
-        }
+        gateway.clock = config.clock;
         let gateway = Gateway::new(gateway, Arc::clone(&store)).unwrap();
         let launcher = LauncherConfig::new(libexec(), temp.path().join("sandboxes"));
         let launcher = Launcher::start(launcher).unwrap();

@@ -253,6 +253,16 @@ fn what_nobody_answers_is_denied_when_its_time_is_over() {
 }
 
 #[test]
+fn a_message_behind_a_call_that_waits_does_not_hide_when_its_time_is_over() {
+    let mut session = Session::begin("always_ask");
+    session.call("toolu_1", "Bash", json!({}));
+    session.ask("q1", "toolu_1", json!({}));
+    session.message();
+    let over = session.now + Duration::from_secs(100);
+    assert_eq!((session.life.wake_at(session.now), session.life.next_expiry()), (Some(over), Some(over)));
+}
+
+#[test]
 fn custom_tools_are_answered_by_events_of_the_log() {
     let mut session = Session::begin("always_allow");
     let call = session.call("toolu_1", "mcp__custom__weather", json!({"city": "Kew"}));

@@ -208,7 +208,7 @@ impl Actor {
             .map(|since| if self.cool { since } else { since + sessions.idle_timeout });
         let kill_at = self.interrupted_at.map(|at| at + INTERRUPT_GRACE);
         let turn_end = self.turn_since.filter(|_| self.slot.is_some()).map(|at| at + sessions.turn_timeout);
-        let expiry = self.life.wake_at(jiff::Timestamp::MAX).map(|at| self.instant_of(at));
+        let expiry = self.life.next_expiry().map(|at| self.instant_of(at));
         let (stopping, ending) = (self.engine.stopping.clone(), self.engine.ending.clone());
         let next = tokio::select! {
             biased;

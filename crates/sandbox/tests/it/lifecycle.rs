@@ -302,7 +302,8 @@ async fn dropping_a_sandbox_destroys_it() {
     let spec = host.spec("two");
     tokio::select! {
         biased;
-        _ = host.launcher.create("two", &spec) => unreachable!("it takes longer than nothing"),
+        // On a machine without breath the launcher may be done first; then this one is dropped as the other was.
+        created = host.launcher.create("two", &spec) => drop(created),
         () = async { tokio::task::yield_now().await } => (),
     }
     eventually(async || host.launcher.list().await.unwrap().is_empty()).await;

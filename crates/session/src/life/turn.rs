@@ -75,6 +75,8 @@ impl Life {
             turn.parked = true;
             turn.budget_refused = false;
             self.process.is_spent = true;
+            // A turn that has ended has no calls that wait; an agent that says otherwise does not wake it.
+            self.drop_calls(context, output);
             output.event("session.usage", event::usage(&self.usage, context.rules), context);
             return self.become_idle(&json!({"type": "budget_reached"}), Value::Null, context, output);
         }

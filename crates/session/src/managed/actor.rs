@@ -17,7 +17,7 @@ use wardian_gateway::Exchange;
 use wardian_protocol::{EventId, NanoUsd, RequestId};
 use wardian_store::{SessionRecord, SessionStatus};
 
-use super::worker::{self, Agent, News, NotStarted, Owner, Resume};
+use super::worker::{self, Agent, Money, News, NotStarted, Owner, Resume};
 use super::{Definition, SessionError, SessionUpdate, UserEvent};
 use crate::engine::{Inner, describe};
 use crate::feed::Feed;
@@ -405,7 +405,7 @@ impl Actor {
         let owner = self.owner();
         let resume = if resume { Resume::After(self.life.last_frame()) } else { Resume::No };
         let started =
-            Agent::start(&self.engine, &owner, &self.definition, &self.rules.tools, self.room(), resume)
+            Agent::start(&self.engine, &owner, &self.definition, &self.rules.tools, self.money(), resume)
                 .await;
         match started {
             Ok(agent) => {
@@ -523,11 +523,11 @@ impl Actor {
         }
     }
 
-    /// What the session may still spend.
-    fn room(&self) -> NanoUsd {
+    /// The most that the session may cost, and what it has. With no agent, every request is settled and heard of.
+    fn money(&self) -> Money {
         let cap = self.engine.config.sessions.max_cost;
         let limit = self.definition.budget.map_or(cap, |budget| budget.min(cap));
-        limit.saturating_sub(NanoUsd(self.life.usage().cost_nano)).max(NanoUsd::ZERO)
+        Money { limit, spent: NanoUsd(self.life.usage().cost_nano) }
     }
 
     /// When a time of the wall clock is, by the clock that is not set back.

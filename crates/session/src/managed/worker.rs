@@ -45,6 +45,8 @@ pub struct Owner<'a> {
 pub struct Agent {
     sandbox: Option<Sandbox>,
     _counted: Counted,
+    /// What the session had cost before.
+    cost_before: NanoUsd,
     door: Option<Door>,
     process: Process,
     stdin: Option<pipe::Sender>,
@@ -111,10 +113,10 @@ impl Agent {
         owner: &Owner<'_>,
         definition: &Definition,
         tools: &Tools,
-        room: NanoUsd,
+        money: Money,
         resume: Resume,
     ) -> Result<Self, NotStarted> {
-        let started = Self::try_start(engine, owner, definition, tools, room, resume).await;
+        let started = Self::try_start(engine, owner, definition, tools, money, resume).await;
         if let Err(NotStarted::Failed(error)) = &started {
             tracing::error!(session_id = %owner.session_id, error, "an agent could not be started");
         }
@@ -126,7 +128,7 @@ impl Agent {
         owner: &Owner<'_>,
         definition: &Definition,
         tools: &Tools,
-        room: NanoUsd,
+        money: Money,
         resume: Resume,
     ) -> Result<Self, NotStarted> {
         let id = RequestId::from_random(crate::random_bits());
@@ -144,7 +146,7 @@ impl Agent {
             user_id: owner.user.map(str::to_owned),
             session_id: owner.session_id.clone(),
             run_id: id.clone(),
-            max_cost: Some(room),
+            max_cost: Some(money.room()),
             models: None,
         };
         let spec = DoorSpec { socket: socket.clone(), grant, observer: Some(observer) };
@@ -160,7 +162,7 @@ impl Agent {
         metrics.sandbox_started(asked.elapsed());
         let counted = Counted(metrics.clone());
         let key = door.virtual_key().expose_secret();
-        let exec = exec(engine, owner, definition, tools, room, &resume, key);
+        let exec = exec(engine, owner, definition, tools, money, &resume, key);
         let mut process =
             sandbox.exec(exec).await.map_err(|error| format!("start the agent: {}", describe(&error)))?;
         let mut agent = Self {
@@ -169,6 +171,7 @@ impl Agent {
             stderr: process.stderr.take(),
             sandbox: Some(sandbox),
             _counted: counted,
+            cost_before: money.spent,
             door: Some(door),
             process,
             chunk: vec![0; CHUNK_BYTES],
@@ -233,11 +236,11 @@ impl Agent {
         }
     }
 
-    /// Changes what may still be spent.
-    pub fn set_room(&self, room: NanoUsd) {
+    /// Changes the most that the session may cost. It is counted from what the session had cost when this agent was
+    /// started: what it costs since then is the door's to know, before anybody else.
+    pub fn set_limit(&self, limit: NanoUsd) {
         if let Some(door) = &self.door {
-            let spent = door.spent().cost;
-            door.set_max_cost(Some(spent.saturating_add(room)));
+            door.set_max_cost(Some(limit.saturating_sub(self.cost_before).max(NanoUsd::ZERO)));
         }
     }
 
@@ -283,6 +286,22 @@ impl Agent {
     }
 }
 
+/// What a session may cost, and has.
+#[derive(Clone, Copy, Debug)]
+pub struct Money {
+    /// The most.
+    pub limit: NanoUsd,
+    /// So far.
+    pub spent: NanoUsd,
+}
+
+impl Money {
+    /// What is left.
+    fn room(self) -> NanoUsd {
+        self.limit.saturating_sub(self.spent).max(NanoUsd::ZERO)
+    }
+}
+
 /// How an agent begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resume {
@@ -297,7 +316,7 @@ fn exec(
     owner: &Owner<'_>,
     definition: &Definition,
     tools: &Tools,
-    room: NanoUsd,
+    money: Money,
     resume: &Resume,
     key: &str,
 ) -> Exec {
@@ -312,7 +331,7 @@ fn exec(
         "--include-partial-messages".to_owned(),
         format!("--model={model}"),
         format!("--max-turns={}", engine.config.sessions.max_turns),
-        format!("--max-budget-usd={}", room.to_string().trim_start_matches('$')),
+        format!("--max-budget-usd={}", money.room().to_string().trim_start_matches('$')),
         match resume {
             Resume::After(_) => format!("--resume={id}"),
             Resume::No => format!("--session-id={id}"),

@@ -77,7 +77,7 @@ impl Actor {
             return Err(error);
         }
         if let Some(agent) = &self.agent {
-            agent.set_room(self.room());
+            agent.set_limit(self.money().limit);
             if before.resources != self.definition.resources {
                 let (org, id) = (&self.record.org_id, &self.record.id);
                 // The next sandbox tries again, and says why the turn cannot be.

@@ -88,6 +88,8 @@ struct Turn {
     budget_refused: bool,
     rows: u64,
     bytes: u64,
+    /// Only counted: what is dropped must not be a reason to write.
+    #[serde(skip)]
     dropped: u64,
 }
 
@@ -240,7 +242,11 @@ impl Life {
             Input::AgentNotStarted(why) => self.agent_not_started(&why, context, &mut output),
             Input::AgentEnded(why) => self.agent_ended(&why, context, &mut output),
             Input::Fact(fact) => self.hear(fact, context, &mut output),
-            Input::FrameSeen(uuid) => self.last_frame = Some(uuid),
+            Input::FrameSeen(uuid) => {
+                if self.may_keep() {
+                    self.last_frame = Some(uuid);
+                }
+            }
             Input::RequestStarted { id } => self.request_started(id, context, &mut output),
             Input::RequestEnded { id, is_error, spent } => {
                 self.request_ended(&id, is_error, &spent, context, &mut output);

@@ -9,7 +9,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
-use wardian_protocol::{KeyId, OrgId};
+use wardian_protocol::{KeyId, OrgId, SessionId};
 
 use crate::config::Caps;
 use crate::error::Full;
@@ -43,6 +43,7 @@ type User = (OrgId, Option<String>);
 #[derive(Debug)]
 struct Waiting {
     number: u64,
+    session: SessionId,
     user: User,
     start: u64,
     call: oneshot::Sender<Slot>,
@@ -94,7 +95,12 @@ impl Slots {
     ///
     /// # Errors
     /// When the line is as long as it may be.
-    pub fn queue(self: &Arc<Self>, org: &OrgId, user: Option<&str>) -> Result<Ticket, Full> {
+    pub fn queue(
+        self: &Arc<Self>,
+        org: &OrgId,
+        user: Option<&str>,
+        session: &SessionId,
+    ) -> Result<Ticket, Full> {
         let user = (org.clone(), user.map(str::to_owned));
         let (call, called) = oneshot::channel();
         let number = {
@@ -105,7 +111,7 @@ impl Slots {
             *taken.waiting_of.entry(user.clone()).or_default() += 1;
             let number = taken.next_number;
             taken.next_number += 1;
-            taken.line.push(Waiting { number, user, start, call });
+            taken.line.push(Waiting { number, session: session.clone(), user, start, call });
             number
         };
         self.call();
@@ -118,6 +124,15 @@ impl Slots {
     /// When not.
     pub fn may_queue(&self, org: &OrgId, user: Option<&str>) -> Result<(), Full> {
         self.check_line(&self.lock(), &(org.clone(), user.map(str::to_owned)))
+    }
+
+    /// How many are let in before the turn of this session if nobody else comes, and that one: 1 for the next; none where
+    /// no turn of it is in line.
+    pub fn position(&self, session: &SessionId) -> Option<usize> {
+        let taken = self.lock();
+        let own = taken.line.iter().find(|waiting| waiting.session == *session)?;
+        let before = |waiting: &&Waiting| (waiting.start, waiting.number) <= (own.start, own.number);
+        Some(taken.line.iter().filter(before).count())
     }
 
     /// How many are taken.
@@ -201,15 +216,6 @@ impl Ticket {
     pub async fn called(&mut self) -> Option<Slot> {
         (&mut self.called).await.ok()
     }
-
-    /// How many are let in before this one if nobody else comes, and this one: 1 for the next.
-    #[must_use]
-    pub fn position(&self) -> usize {
-        let taken = self.slots.lock();
-        let Some(own) = taken.line.iter().find(|waiting| waiting.number == self.number) else { return 1 };
-        let before = |waiting: &&Waiting| (waiting.start, waiting.number) <= (own.start, own.number);
-        taken.line.iter().filter(before).count()
-    }
 }
 
 impl Drop for Ticket {
@@ -257,6 +263,10 @@ mod tests {
 
     use super::*;
 
+    fn session(number: u8) -> SessionId {
+        SessionId::from_random([number; 16])
+    }
+
     fn caps() -> Caps {
         Caps { runs_per_host: 3, runs_per_user: 2, runs_per_key: 1, ..Caps::default() }
     }
@@ -295,11 +305,12 @@ mod tests {
         let org = OrgId::from_random([1; 16]);
         let place = slots.take(&org, None, None).unwrap();
         let mut line = Vec::new();
-        for _ in 0..4 {
-            line.push(("ann", slots.queue(&org, Some("ann")).unwrap()));
+        for number in 0..4 {
+            line.push(("ann", slots.queue(&org, Some("ann"), &session(number)).unwrap()));
         }
-        line.push(("bob", slots.queue(&org, Some("bob")).unwrap()));
-        assert_eq!(line.iter().map(|(_, ticket)| ticket.position()).collect::<Vec<_>>(), [1, 3, 4, 5, 2]);
+        line.push(("bob", slots.queue(&org, Some("bob"), &session(4)).unwrap()));
+        let positions: Vec<_> = (0..6).map(|number| slots.position(&session(number))).collect();
+        assert_eq!(positions, [Some(1), Some(3), Some(4), Some(5), Some(2), None]);
         drop(place);
         let mut order = Vec::new();
         while !line.is_empty() {
@@ -315,19 +326,19 @@ mod tests {
         let slots = Arc::new(Slots::new(Caps { runs_per_host: 1, queued_per_user: 2, ..Caps::default() }));
         let org = OrgId::from_random([1; 16]);
         let place = slots.take(&org, None, None).unwrap();
-        let first = slots.queue(&org, Some("ann")).unwrap();
-        let mut second = slots.queue(&org, Some("ann")).unwrap();
-        assert_eq!(slots.queue(&org, Some("ann")).unwrap_err(), Full::Queue(2));
+        let first = slots.queue(&org, Some("ann"), &session(1)).unwrap();
+        let mut second = slots.queue(&org, Some("ann"), &session(2)).unwrap();
+        assert_eq!(slots.queue(&org, Some("ann"), &session(3)).unwrap_err(), Full::Queue(2));
         assert_eq!(slots.may_queue(&org, Some("ann")).unwrap_err(), Full::Queue(2));
         drop(first);
-        assert_eq!(second.position(), 1);
+        assert_eq!((slots.position(&session(1)), slots.position(&session(2))), (None, Some(1)));
         slots.may_queue(&org, Some("ann")).unwrap();
         drop(place);
         let slot = second.called().now_or_never().unwrap();
         assert!(slot.is_some());
         // A place that nobody came for goes to the next.
-        let gone = slots.queue(&org, Some("ann")).unwrap();
-        let mut last = slots.queue(&org, Some("bob")).unwrap();
+        let gone = slots.queue(&org, Some("ann"), &session(4)).unwrap();
+        let mut last = slots.queue(&org, Some("bob"), &session(5)).unwrap();
         drop(gone);
         drop(slot);
         assert!(last.called().now_or_never().unwrap().is_some());

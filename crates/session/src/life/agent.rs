@@ -88,10 +88,17 @@ impl Life {
         self.drop_calls(context, output);
     }
 
-    /// Whether the turn may store another row; else it is counted and dropped.
-    fn may_say(&mut self, bytes: usize) -> bool {
+    /// Whether the turn has not yet stored its share.
+    pub(super) fn may_keep(&self) -> bool {
+        self.turn.as_ref().is_some_and(|turn| turn.rows < MAX_TURN_ROWS && turn.bytes < MAX_TURN_BYTES)
+    }
+
+    /// Whether the turn may store another row of so many bytes; else it is counted and dropped. Also for lines of the raw
+    /// log: an agent that floods is not written down for ever, at the cost of everybody's disk.
+    pub fn may_say(&mut self, bytes: usize) -> bool {
+        let may_keep = self.may_keep();
         let Some(turn) = &mut self.turn else { return false };
-        if turn.rows >= MAX_TURN_ROWS || turn.bytes >= MAX_TURN_BYTES {
+        if !may_keep {
             turn.dropped = turn.dropped.saturating_add(1);
             return false;
         }

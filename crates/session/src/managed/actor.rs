@@ -43,8 +43,6 @@ pub enum Message {
     Archive { reply: Reply<()> },
     /// Delete the session.
     Delete { reply: Reply<()> },
-    /// Say where its turn is in line.
-    Position { reply: Reply<Option<usize>> },
     /// Give the sandbox back if it has nothing to do: others need the room.
     Cool,
 }
@@ -285,10 +283,6 @@ impl Actor {
                 let deleted = self.delete().await;
                 answer(reply, deleted)
             }
-            Message::Position { reply } => {
-                let position = self.ticket.as_ref().map(Ticket::position);
-                answer(reply, Ok(position))
-            }
             Message::Cool => {
                 self.cool = true;
                 Ok(())
@@ -320,7 +314,7 @@ impl Actor {
                 Step::TakeSlot => {
                     if self.ticket.is_none() {
                         let (org, user) = (&self.record.org_id, self.record.user_id.as_deref());
-                        match self.engine.slots.queue(org, user) {
+                        match self.engine.slots.queue(org, user, &self.record.id) {
                             Ok(ticket) => {
                                 self.ticket = Some(ticket);
                                 self.queued_at = Some(Instant::now());
@@ -471,7 +465,11 @@ impl Actor {
                 Heard::Reply(frame) => agent.write(&frame),
                 Heard::Preview { is_message, kind, data } => previews.push_back((is_message, kind, data)),
                 Heard::Frame(uuid) => inputs.push(Input::FrameSeen(uuid)),
-                Heard::Raw(line) => raw.push(line),
+                Heard::Raw(line) => {
+                    if self.life.may_say(line.len()) {
+                        raw.push(line);
+                    }
+                }
                 Heard::Refused(why) => refused = Some(why),
             }
         }
@@ -591,7 +589,6 @@ fn refuse(message: Message) {
         Message::Update { reply, .. } | Message::Archive { reply } | Message::Delete { reply } => {
             drop(answer(reply, Err(SessionError::Stopping)));
         }
-        Message::Position { reply } => drop(answer(reply, Ok(None))),
         Message::Cool => (),
     }
 }

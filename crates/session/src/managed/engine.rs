@@ -342,7 +342,8 @@ impl Inner {
         let mut views = Vec::with_capacity(records.len());
         for record in records {
             let usage = used.get(&record.id).copied().unwrap_or_default();
-            let position = self.position(&record.id).await;
+            // Not asked of the session's actor, which may be busy.
+            let position = self.slots.position(&record.id);
             views.push(view(record, usage, position)?);
         }
         Ok(views)
@@ -358,14 +359,6 @@ impl Inner {
             (id, SessionUsage { tokens: row.tokens, cost: row.cost, active: Duration::ZERO })
         };
         Ok(used.into_iter().map(sum).collect())
-    }
-
-    /// Where the session's turn is in line.
-    async fn position(&self, id: &SessionId) -> Option<usize> {
-        let mailbox = self.actors.lock().get(id).cloned()?;
-        let (reply, answer) = oneshot::channel();
-        mailbox.send(Message::Position { reply }).await.ok()?;
-        answer.await.ok()?.ok()?
     }
 
     /// Asks a session's actor; makes one where there is none.

@@ -534,8 +534,16 @@ async fn a_turn_waits_in_line_for_a_place() {
     sessions.until(&first.id, 0, |row| row["type"] == "agent.tool_use").await;
     let second = sessions.create(vec![message("Next.")]).await;
     let engine = &sessions.world.engine;
-    let view = engine.get_session(&sessions.caller(), &second.id).await.unwrap();
-    assert_eq!((view.status, view.queue_position), (SessionStatus::Running, Some(1)));
+    let in_line = async {
+        loop {
+            let view = engine.get_session(&sessions.caller(), &second.id).await.unwrap();
+            assert_eq!(view.status, SessionStatus::Running);
+            if let Some(position) = view.queue_position {
+                return position;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, in_line).await.unwrap(), 1);
     std::fs::write(engine.workspace(&first.id).join("go"), "").unwrap();
     sessions.until_idle(&first.id).await;
     let rows = sessions.until_idle(&second.id).await;

@@ -110,15 +110,8 @@ impl Actor {
         let event = self.row("session.deleted", json!({}));
         self.record.last_seq += 1;
         self.feed.publish(vec![news(self.record.last_seq, event.kind.as_str(), &event.payload)]);
-        self.feed.end();
         self.closed = Some(End::Deleted);
-        let folder = self.engine.folder.session_root(id);
-        // It does not follow links.
-        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(&folder)).await;
-        let gone = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
-        if !removed.is_ok_and(|removed| removed.is_ok() || removed.is_err_and(|error| gone(&error))) {
-            tracing::error!(session_id = %id, "the folders of a deleted session could not be removed");
-        }
+        self.engine.bury(id).await;
         Ok(())
     }
 

@@ -2,11 +2,16 @@
 
 use serde_json::{Value, json};
 use wardian_protocol::EventId;
-use wardian_store::SessionStatus;
+use wardian_store::{MAX_APPEND_BYTES, MAX_EVENT_BYTES, SessionStatus};
 
 use super::{Answer, CallKind, Context, Life, MAX_QUEUED, OpenCall, Output, Row, Wait, event};
 use crate::error::FieldError;
 use crate::managed::{Confirmation, UserEvent};
+
+/// Beside the contents, for ids, times and confirmations of a whole request.
+const ROOM_BYTES: usize = 2 << 20;
+/// The largest content of one event that a client posts, as JSON: it fits a row of the log, with what stands beside it.
+pub const MAX_POSTED_BYTES: usize = MAX_EVENT_BYTES - (64 << 10);
 
 impl Life {
     /// Whether the session can take these events now; every one that it cannot is named.
@@ -17,7 +22,14 @@ impl Life {
         let mut errors = Vec::new();
         let mut queued = self.queue.len();
         let mut answered: Vec<&EventId> = Vec::new();
+        let mut bytes = 0usize;
         for (index, (_, event)) in events.iter().enumerate() {
+            let (size, rows) = size_of(event);
+            bytes = bytes.saturating_add(size.saturating_mul(rows));
+            if size > MAX_POSTED_BYTES {
+                let message = format!("{size} bytes as JSON; the limit of one event is {MAX_POSTED_BYTES}");
+                errors.push(FieldError::new(format!("events[{index}].content"), message));
+            }
             let mut wrong = |field: &str, message: &str| {
                 errors.push(FieldError::new(format!("events[{index}].{field}"), message));
             };
@@ -42,6 +54,10 @@ impl Life {
                     answered.push(id);
                 }
             }
+        }
+        if bytes > MAX_APPEND_BYTES - ROOM_BYTES {
+            let message = format!("{bytes} bytes to write for one request; send fewer events at a time");
+            errors.push(FieldError::new("events", message));
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
@@ -112,6 +128,17 @@ impl Life {
             Some(turn) if turn.parked => self.end_turn("end_turn", Value::Null, context, output),
             Some(turn) => turn.interrupted = true,
         }
+    }
+}
+
+/// How large an event's content is as JSON, and in how many rows it is written at once: what was not refused before the
+/// state changed must not fail to be stored.
+fn size_of(event: &UserEvent) -> (usize, usize) {
+    let content = |content: &[Value]| content.iter().map(|block| block.to_string().len() + 1).sum();
+    match event {
+        UserEvent::Message { content: blocks } => (content(blocks), 1),
+        UserEvent::CustomToolResult { content: blocks, .. } => (content(blocks), 2),
+        UserEvent::Interrupt | UserEvent::ToolConfirmation { .. } => (0, 0),
     }
 }
 

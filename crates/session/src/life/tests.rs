@@ -337,6 +337,30 @@ fn after_a_crash_the_turn_goes_on_and_what_waits_still_waits() {
 }
 
 #[test]
+fn what_would_not_fit_the_log_is_refused_before_anything_changes() {
+    let mut session = Session::begin("always_ask");
+    let call = session.call("toolu_1", "mcp__custom__weather", json!({}));
+    let text = |bytes: usize| vec![json!({"type": "text", "text": "x".repeat(bytes)})];
+    let result =
+        |content| UserEvent::CustomToolResult { custom_tool_use_id: call.clone(), content, is_error: false };
+    let message = |content| UserEvent::Message { content };
+    let fits = client::MAX_POSTED_BYTES - 100;
+    let mut check = |events: Vec<UserEvent>| {
+        let events: Vec<_> = events.into_iter().map(|event| (session.id(), event)).collect();
+        session.life.check(&events).map_err(|errors| errors[0].field.clone())
+    };
+    assert_eq!(check(vec![message(text(fits))]), Ok(()));
+    assert_eq!(check(vec![message(text(fits + 200))]), Err("events[0].content".to_owned()));
+    // Escaped, a quarter of it is too much.
+    let escaped = vec![json!({"type": "text", "text": "\u{1}".repeat(fits / 4)})];
+    assert_eq!(check(vec![message(escaped)]), Err("events[0].content".to_owned()));
+    // The result of a custom tool is written twice, and all in one go.
+    assert_eq!(check(vec![result(text(fits / 2))]), Ok(()));
+    assert_eq!(check(vec![result(text(fits))]), Err("events".to_owned()));
+    assert_eq!(check(vec![message(text(fits)), message(text(fits))]), Err("events".to_owned()));
+}
+
+#[test]
 fn a_hostile_agent_reaches_its_limits_and_no_further() {
     let mut session = Session::begin("always_ask");
     for index in 0..2 * MAX_OPEN_CALLS {

@@ -268,8 +268,12 @@ impl Actor {
         match message {
             Message::Post { events, trace, reply } => {
                 self.trace = trace;
-                let posted = self.post(events).await;
-                answer(reply, posted)
+                match self.known(&events).await {
+                    Ok(None) => answer(reply, self.post(events).await),
+                    // Nothing was changed, so that a store that cannot be read now is no reason to stop.
+                    Ok(Some(known)) => tell(reply, Ok(known)),
+                    Err(error) => tell(reply, Err(error)),
+                }
             }
             Message::Update { update, reply } => {
                 let updated = self.update(update).await;
@@ -578,9 +582,15 @@ fn answer<T>(reply: Reply<T>, result: Result<T, SessionError>) -> Result<(), Ses
         Err(SessionError::Elsewhere) => Some(SessionError::Elsewhere),
         Ok(_) | Err(_) => None,
     };
+    tell(reply, result)?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// Tells who asked, and goes on.
+fn tell<T>(reply: Reply<T>, result: Result<T, SessionError>) -> Result<(), SessionError> {
     // Who asked may have left.
     let _gone = reply.send(result);
-    failed.map_or(Ok(()), Err)
+    Ok(())
 }
 
 fn refuse(message: Message) {

@@ -15,9 +15,6 @@ impl Actor {
         &mut self,
         events: Vec<(EventId, UserEvent)>,
     ) -> Result<Vec<Value>, SessionError> {
-        if let Some(known) = self.known(&events).await? {
-            return Ok(known);
-        }
         if self.archived_at.is_some() {
             return Err(SessionError::Conflict("it is archived".to_owned()));
         }
@@ -41,7 +38,10 @@ impl Actor {
     }
 
     /// What was answered before to the same events: the request is a repeated one.
-    async fn known(&self, events: &[(EventId, UserEvent)]) -> Result<Option<Vec<Value>>, SessionError> {
+    pub(super) async fn known(
+        &self,
+        events: &[(EventId, UserEvent)],
+    ) -> Result<Option<Vec<Value>>, SessionError> {
         let Some((first, _)) = events.first() else { return Ok(Some(Vec::new())) };
         let (org, session) = (&self.record.org_id, &self.record.id);
         if self.engine.store.event(org, session, first).await.map_err(SessionError::Store)?.is_none() {

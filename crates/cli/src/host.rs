@@ -159,17 +159,21 @@ pub fn make_private(path: &Path) -> anyhow::Result<()> {
 }
 
 /// Ends when the process is asked to: Ctrl-C, or SIGTERM of a service manager.
-pub async fn asked_to_stop() {
+///
+/// Listens from the call on, not from the first poll: what is shown to a user after the call, the user can end.
+pub fn asked_to_stop() -> impl Future<Output = ()> {
     let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    match signals {
-        (Ok(mut interrupt), Ok(mut terminate)) => {
-            tokio::select! {
-                _ = interrupt.recv() => (),
-                _ = terminate.recv() => (),
+    async move {
+        match signals {
+            (Ok(mut interrupt), Ok(mut terminate)) => {
+                tokio::select! {
+                    _ = interrupt.recv() => (),
+                    _ = terminate.recv() => (),
+                }
             }
+            // Without handlers the signals end the process themselves.
+            _ => std::future::pending().await,
         }
-        // Without handlers the signals end the process themselves.
-        _ => std::future::pending().await,
     }
 }
 

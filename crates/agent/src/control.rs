@@ -5,20 +5,25 @@
 use std::process::ExitCode;
 
 use futures_util::StreamExt;
-use serde_json::{Value, json};
+use futures_util::stream::FuturesUnordered;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
-use wardian_agent::{
-    Conversation, Error, Interrupted, Message, Options, PROTOCOL_VERSION, PermissionMode, Prompt, Query,
-    SystemPrompt, UserMessage, query,
-};
-use wardian_protocol::control::{ControlRequest, ControlResponse, HostRequest, Initialize};
-use wardian_protocol::{AgentFrame, HostFrame, JsonMap};
+use wardian_agent::{Conversation, Error, Message, Options, Prompt, Query, QueryHandle, UserMessage, query};
+use wardian_protocol::control::ControlResponse;
+use wardian_protocol::{AgentFrame, HostFrame};
 
 use crate::host::{Host, Pending, Question};
 use crate::lines::{Gone, Input, Output};
-use crate::servers::{self, Servers};
-use crate::settings::nothing;
+use crate::setup::Setup;
+
+mod initialize;
+mod request;
+mod steer;
+
+use request::{Answered, Work};
+
+/// Requests of the host that are worked on at the same time.
+const MAX_WORKS: usize = 64;
 
 /// How the front ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,31 +54,17 @@ pub struct Front {
     questions: mpsc::Receiver<Question>,
     pending: Pending,
     output: Output,
+    /// What the host asked for that takes a while.
+    works: FuturesUnordered<Work>,
     input_open: bool,
     /// The host has said how the query is set up.
     initialized: bool,
+    /// There was something to do for the query.
+    prompted: bool,
+    /// A turn is under way.
+    running: bool,
     last_was_error: bool,
     stopping: bool,
-}
-
-/// How a query is set up, and what of it the host may still say.
-pub struct Setup {
-    pub options: Options,
-    /// Whether a flag gave the system prompt; else the host does, or the preset holds.
-    pub system_prompt_given: bool,
-    /// The tool servers that the host runs.
-    pub servers: Servers,
-    /// Whether the host asked to be asked.
-    pub ask_host: bool,
-}
-
-impl Setup {
-    /// Whether the first turn is one that a restart interrupted.
-    fn resumes(&self) -> bool {
-        let options = &self.options;
-        options.continue_interrupted
-            && options.conversation.as_ref().is_some_and(Conversation::is_interrupted)
-    }
 }
 
 impl Front {
@@ -86,8 +77,11 @@ impl Front {
             questions,
             pending: Pending::default(),
             output,
+            works: FuturesUnordered::new(),
             input_open: true,
             initialized: false,
+            prompted: false,
+            running: false,
             last_was_error: false,
             stopping: false,
         }
@@ -124,6 +118,9 @@ impl Front {
                     Some(Err(error)) => return Ok(failed(&error)),
                     None => return Ok(self.ended()),
                 },
+                Some(Answered { id, answer }) = self.works.next(), if !self.works.is_empty() => {
+                    self.answer(id, answer).await?;
+                }
                 Some(question) = self.questions.recv() => {
                     if !self.input_open && self.setup.options.continue_interrupted {
                         return Ok(left_open());
@@ -156,8 +153,16 @@ impl Front {
     }
 
     async fn give(&mut self, message: Message) -> Result<(), Gone> {
-        if let Message::Result(result) = &message {
-            self.last_was_error = result.is_error;
+        match &message {
+            Message::Result(result) => self.last_was_error = result.is_error,
+            Message::System(news) if news.subtype == "session_state_changed" => {
+                self.running = news.fields.get("state").is_some_and(|state| state != "idle");
+            }
+            Message::System(_)
+            | Message::Assistant(_)
+            | Message::User(_)
+            | Message::StreamEvent(_)
+            | Message::Other(_) => (),
         }
         self.output.frame(message.to_value()).await
     }
@@ -175,6 +180,13 @@ impl Front {
     async fn end_input(&mut self) {
         self.input_open = false;
         self.pending.close();
+        // What is asked of an agent that nobody hears any more, is not done.
+        self.works.clear();
+        if !self.prompted
+            && let Some(query) = self.query.take()
+        {
+            return query.close().await;
+        }
         if let Some(query) = &self.query {
             let _ = query.handle().end_input().await;
         }
@@ -195,9 +207,8 @@ impl Front {
                 Ok(Ok(()))
             }
             Ok(HostFrame::ControlRequest(request)) => {
-                let response = self.control(request).await;
-                self.output.frame(AgentFrame::ControlResponse(response).to_value()).await?;
-                self.resume().await?;
+                self.take_request(request).await?;
+                self.begin().await?;
                 Ok(Ok(()))
             }
             // The host asks nothing that takes long; and what is not known is ignored.
@@ -205,8 +216,17 @@ impl Front {
         }
     }
 
-    /// Gives what the host may have missed, and begins the query without a prompt, once the host has said how it is set up, where a restart interrupted a turn.
-    async fn resume(&mut self) -> Result<(), Gone> {
+    async fn answer(&self, id: String, answer: Result<serde_json::Value, String>) -> Result<(), Gone> {
+        let response = match answer {
+            Ok(value) => ControlResponse::success(id, value),
+            Err(error) => ControlResponse::error(id, error),
+        };
+        self.output.frame(AgentFrame::ControlResponse(response).to_value()).await
+    }
+
+    /// Once the host has said how it is set up, gives what the host may have missed, and begins the query: its servers
+    /// connect, and a turn that a restart interrupted goes on.
+    async fn begin(&mut self) -> Result<(), Gone> {
         if !self.initialized || self.query.is_some() {
             return Ok(());
         }
@@ -214,9 +234,9 @@ impl Front {
         for frame in conversation.map(Conversation::take_replay).unwrap_or_default() {
             self.output.frame(frame).await?;
         }
-        if self.setup.resumes() {
-            self.query();
-        }
+        self.running = self.setup.resumes();
+        self.prompted |= self.running;
+        self.query();
         Ok(())
     }
 
@@ -233,143 +253,18 @@ impl Front {
         })
     }
 
+    /// The handle of the query, which is begun if it is not yet.
+    fn handle(&mut self) -> QueryHandle {
+        self.query().handle()
+    }
+
     async fn prompt(&mut self, message: UserMessage) -> Result<(), String> {
-        match self.query().handle().send(message).await {
+        self.prompted = true;
+        match self.handle().send(message).await {
             // A query that has ended says why by itself.
             Ok(()) | Err(Error::Ended) => Ok(()),
             Err(error) => Err(format!("failed to {error}")),
         }
-    }
-
-    async fn control(&mut self, request: ControlRequest) -> ControlResponse {
-        let id = request.request_id;
-        let subtype = request.request["subtype"].as_str().unwrap_or_default().to_owned();
-        let cancel_queued = request.request["cancel_queued"] == true;
-        let Ok(asked) = serde_json::from_value::<HostRequest>(request.request) else {
-            return ControlResponse::error(id, format!("the control request {subtype:?} cannot be read"));
-        };
-        let done = match asked {
-            HostRequest::Initialize(initialize) => self.initialize(*initialize),
-            HostRequest::Interrupt {} => Ok(self.interrupt(cancel_queued).await),
-            HostRequest::SetPermissionMode { mode } => self.set_permission_mode(&mode).await,
-            HostRequest::SetModel { model } => self.set_model(model).await,
-            HostRequest::Other(_) => Err(format!("Unsupported control request subtype: {subtype}")),
-        };
-        match done {
-            Ok(value) => ControlResponse::success(id, value),
-            Err(error) => ControlResponse::error(id, error),
-        }
-    }
-
-    async fn interrupt(&self, cancel_queued: bool) -> Value {
-        let Some(query) = &self.query else { return json!({"still_queued": []}) };
-        // It may have just ended.
-        if cancel_queued {
-            let Interrupted { still_queued, cancelled } =
-                query.handle().interrupt_all().await.unwrap_or_default();
-            return json!({"still_queued": still_queued, "cancelled": cancelled});
-        }
-        json!({"still_queued": query.interrupt().await.unwrap_or_default().still_queued})
-    }
-
-    async fn set_permission_mode(&mut self, mode: &str) -> Result<Value, String> {
-        let mode: PermissionMode = mode.parse().map_err(|error| format!("failed to {error}"))?;
-        let options = &mut self.setup.options;
-        let set = match &self.query {
-            Some(query) => query.handle().set_permission_mode(mode).await,
-            None if mode == PermissionMode::BypassPermissions && !options.allow_bypass_permissions => {
-                Err(Error::BypassNotPermitted)
-            }
-            None => {
-                options.permission_mode = mode;
-                Ok(())
-            }
-        };
-        set.map(|()| json!({})).map_err(|error| format!("failed to {error}"))
-    }
-
-    async fn set_model(&mut self, model: Option<String>) -> Result<Value, String> {
-        let model = model.filter(|model| !model.is_empty() && model != "default");
-        match (&self.query, model) {
-            (Some(query), model) => {
-                query.handle().set_model(model).await.map_err(|error| format!("failed to {error}"))?;
-            }
-            (None, Some(model)) => self.setup.options.model = model,
-            (None, None) => (),
-        }
-        Ok(json!({}))
-    }
-
-    /// Takes the host's set-up in. After the first prompt it is only answered: what the query began with stays.
-    fn initialize(&mut self, initialize: Initialize) -> Result<Value, String> {
-        let mut parked = Value::Null;
-        if self.query.is_none() {
-            parked = self.setup.servers.add_initialize(&initialize.extra)?;
-            self.set_up(initialize)?;
-            self.initialized = true;
-        }
-        let mut description = self.description();
-        if !parked.is_null() {
-            description["sdk_mcp_manifests_parked"] = parked;
-        }
-        Ok(description)
-    }
-
-    fn set_up(&mut self, initialize: Initialize) -> Result<(), String> {
-        if let Some(field) = not_built(&initialize.extra) {
-            return Err(format!("the initialize field '{field}' is not supported by wardian-agent yet"));
-        }
-        let mut hooks = Vec::new();
-        for (event, matchers) in initialize.hooks.unwrap_or_default() {
-            match event.as_str() {
-                "PreToolUse" => hooks = self.host.hooks(&matchers),
-                _ if matchers.iter().all(|matcher| matcher.hook_callback_ids.is_empty()) => (),
-                _ => return Err(format!("{event} hooks are not supported by wardian-agent yet")),
-            }
-        }
-        let options = &mut self.setup.options;
-        options.pre_tool_use = hooks;
-        if let Some(blocks) = initialize.system_prompt {
-            options.system_prompt = SystemPrompt::Text(blocks);
-        } else if !self.setup.system_prompt_given {
-            options.system_prompt = SystemPrompt::Preset;
-        }
-        if initialize.append_system_prompt.is_some() {
-            options.append_system_prompt = initialize.append_system_prompt;
-        }
-        Ok(())
-    }
-
-    fn description(&self) -> Value {
-        let options = &self.setup.options;
-        let model = |alias: &str| {
-            let resolved = wardian_ledger::PriceTable::embedded().resolve_alias(alias);
-            json!({"value": alias, "resolvedModel": resolved, "displayName": resolved, "description": resolved})
-        };
-        let models = ["opus", "sonnet", "haiku"].map(model);
-        let resumed = options.conversation.as_ref().map(|conversation| {
-            json!({"interrupted": conversation.is_interrupted(), "last_prompt_uuid": conversation.last_prompt()})
-        });
-        json!({
-            "commands": [],
-            "agents": [],
-            "output_style": "default",
-            "available_output_styles": ["default"],
-            "models": models,
-            "account": {
-                "tokenSource": options.api_key_source,
-                "apiKeySource": options.api_key_source,
-                "apiProvider": "firstParty",
-            },
-            "pid": std::process::id(),
-            "claude_code_version": PROTOCOL_VERSION,
-            "wardian_version": env!("CARGO_PKG_VERSION"),
-            "current_permission_mode": options.permission_mode.as_str(),
-            "hook_on_failure_supported": true,
-            "session_state": if self.query.is_some() || self.setup.resumes() { "running" } else { "idle" },
-            "wardian_resumed": resumed,
-            "capabilities": [],
-        })
     }
 }
 
@@ -390,25 +285,4 @@ fn left_open() -> Ended {
 fn failed(error: &Error) -> Ended {
     eprintln!("error: failed to {error}");
     Ended::Failed
-}
-
-/// Fields of `initialize` that change nothing here: they ask for things that are only more to see.
-const HARMLESS: &[&str] = &[
-    "agentProgressSummaries",
-    "excludeDynamicSections",
-    "forwardSubagentText",
-    "perTaskStopAffordance",
-    "promptSuggestions",
-    "supportedDialogKinds",
-    "systemPromptSnapshot",
-    "title",
-];
-
-/// The first field that asks for something that is not there.
-fn not_built(fields: &JsonMap) -> Option<&str> {
-    let asks = |(name, value): &(&String, &Value)| {
-        let is_known = HARMLESS.contains(&name.as_str()) || servers::FIELDS.contains(&name.as_str());
-        !is_known && !nothing(value)
-    };
-    fields.iter().find(asks).map(|(name, _)| name.as_str())
 }

@@ -10,21 +10,22 @@ mod kept;
 mod lines;
 mod servers;
 mod settings;
+mod setup;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use wardian_agent::{Options, PermissionMode, SystemPrompt, Thinking, ToolSet, tools};
+use wardian_agent::tools;
 
 use crate::answer::Answer;
 use crate::args::{Args, Complaint, Invocation, OutputFormat};
-use crate::control::{Front, Setup};
+use crate::control::Front;
 use crate::env::Environment;
 use crate::kept::Wish;
 use crate::lines::Output;
+use crate::setup::{Setup, file};
 
 /// Threads for files and names; the agent itself runs on one.
 const BLOCKING_THREADS: usize = 8;
@@ -32,8 +33,6 @@ const BLOCKING_THREADS: usize = 8;
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// The longest prompt read from standard input.
 const MAX_PROMPT_BYTES: u64 = 10 * 1024 * 1024;
-/// Lets a request say how hard the model tries. source: the protocol reference, section 2.11.
-const EFFORT_BETA: &str = "effort-2025-11-24";
 /// What a process says that SIGTERM ended.
 const TERMINATED: u8 = 143;
 
@@ -78,7 +77,7 @@ fn run(mut args: Args) -> Result<ExitCode, Complaint> {
     let cwd =
         std::env::current_dir().map_err(|error| format!("failed to find the working directory: {error}"))?;
     let wish = Wish::new(&args, &environment, &cwd)?;
-    let setup = setup(&mut args, environment, cwd)?;
+    let setup = Setup::new(&mut args, environment, cwd)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -166,93 +165,4 @@ async fn prompt_from_stdin() -> Result<String, Complaint> {
         return Err("no prompt: give one as an argument or on standard input".to_owned());
     }
     Ok(text)
-}
-
-fn setup(args: &mut Args, environment: Environment, cwd: PathBuf) -> Result<Setup, Complaint> {
-    let system_prompt_given = args.system_prompt.is_some() || args.system_prompt_file.is_some();
-    let system_prompt = match (args.system_prompt.take(), args.system_prompt_file.take()) {
-        (Some(text), _) => SystemPrompt::Text(vec![text]),
-        (None, Some(path)) => SystemPrompt::Text(vec![file(path)?]),
-        (None, None) => SystemPrompt::Preset,
-    };
-    let mut append = args.append_system_prompt.take();
-    if let Some(path) = args.append_system_prompt_file.take() {
-        append = Some(file(path)?);
-    }
-    let mode = match (args.skip_permissions, args.permission_mode) {
-        (true, _) => PermissionMode::BypassPermissions,
-        (false, mode) => mode.unwrap_or_default(),
-    };
-    let bypass = mode == PermissionMode::BypassPermissions || args.allow_skip_permissions;
-    if bypass && rustix::process::geteuid().is_root() && !environment.is_sandbox {
-        return Err("bypassPermissions is not for root: use another user, or set IS_SANDBOX=1 in a sandbox"
-            .to_owned());
-    }
-    let mut env = environment.tools;
-    env.push(("CLAUDECODE".to_owned(), "1".to_owned()));
-    env.push(("CLAUDE_PROJECT_DIR".to_owned(), cwd.display().to_string()));
-    let mut api = environment.api;
-    let effort = args.effort.take().or(environment.effort);
-    args.betas.extend(effort.as_ref().map(|_| EFFORT_BETA.to_owned()));
-    if !args.betas.is_empty() {
-        api.headers.push(("anthropic-beta".to_owned(), args.betas.join(",")));
-    }
-    let defaults = Options::default();
-    let options = Options {
-        cwd,
-        model: args.model.take().or(environment.model).unwrap_or(defaults.model),
-        system_prompt,
-        append_system_prompt: append,
-        tools: built(std::mem::take(&mut args.tools)),
-        allowed_tools: std::mem::take(&mut args.allowed_tools),
-        ask_tools: std::mem::take(&mut args.ask_tools),
-        disallowed_tools: std::mem::take(&mut args.disallowed_tools),
-        permission_mode: mode,
-        allow_bypass_permissions: bypass,
-        max_turns: args.max_turns,
-        max_budget: args.max_budget,
-        additional_directories: std::mem::take(&mut args.additional_directories),
-        env,
-        home: environment.home,
-        tool_limits: environment.tool_limits,
-        api,
-        thinking: thinking(args.thinking, environment.max_thinking_tokens),
-        effort,
-        max_output_tokens: environment.max_output_tokens,
-        include_partial_messages: args.include_partial_messages,
-        session_state_events: args.stream_input,
-        api_key_source: environment.api_key_source.to_owned(),
-        session_id: args.session_id.take(),
-        continue_interrupted: environment.resume_interrupted,
-        ..Options::default()
-    };
-    let mut servers = std::mem::take(&mut args.servers);
-    servers.connect_timeout = environment.mcp_connect_timeout;
-    servers.call_timeout = environment.mcp_call_timeout;
-    Ok(Setup { options, servers, system_prompt_given, ask_host: args.ask_host && !args.never_ask })
-}
-
-/// The tools asked for that there are. A host that asks for others is told, and can do without them.
-fn built(asked: ToolSet) -> ToolSet {
-    let ToolSet::Only(names) = asked else { return asked };
-    let known = tools::builtin();
-    let (there, missing): (Vec<String>, Vec<String>) =
-        names.into_iter().partition(|name| known.iter().any(|tool| tool.name() == name));
-    if !missing.is_empty() {
-        eprintln!("warning: wardian-agent has no tool {}", missing.join(", "));
-    }
-    ToolSet::Only(there)
-}
-
-const fn thinking(flag: Thinking, budget: Option<u64>) -> Thinking {
-    match (flag, budget) {
-        (Thinking::Unset, Some(0)) => Thinking::Disabled,
-        (Thinking::Unset, Some(tokens)) => Thinking::Budget(tokens),
-        (flag, _) => flag,
-    }
-}
-
-fn file(path: impl AsRef<std::path::Path>) -> Result<String, Complaint> {
-    let path = path.as_ref();
-    std::fs::read_to_string(path).map_err(|error| format!("failed to read {}: {error}", path.display()))
 }

@@ -1,0 +1,237 @@
+//! The table of flags: one row a flag, with what it takes and what it sets.
+//!
+//! source: the agent protocol reference, section 1.1.
+
+use std::str::FromStr;
+
+use serde_json::Value;
+use wardian_agent::{NanoUsd, Thinking, ToolSet};
+
+use super::{Args, Complaint, OutputFormat, split_rules};
+
+/// A flag that is known.
+pub(super) struct Flag {
+    name: &'static str,
+    pub(super) takes: Takes,
+    set: Set,
+}
+
+/// What follows a flag.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Takes {
+    Nothing,
+    Value,
+    /// Only as `--flag=value`.
+    MaybeValue,
+}
+
+/// What a flag does to the arguments.
+enum Set {
+    Nothing,
+    Switch(fn(&mut Args)),
+    /// A text of any kind.
+    Text(fn(&mut Args, &str)),
+    /// Something that a text may not be.
+    Value(fn(&mut Args, &Given<'_>) -> Result<(), Complaint>),
+    NotBuilt,
+}
+
+impl Flag {
+    /// Puts what was given into the arguments.
+    pub(super) fn set(&self, args: &mut Args, value: &str) -> Result<(), Complaint> {
+        let given = Given { name: self.name, value };
+        match self.set {
+            Set::Nothing => (),
+            Set::Switch(set) => set(args),
+            Set::Text(set) => set(args, value),
+            Set::Value(set) => set(args, &given)?,
+            Set::NotBuilt => return Err(given.not_built()),
+        }
+        Ok(())
+    }
+}
+
+/// Finds a flag by its name with the dashes, in any of its spellings.
+pub(super) fn known(name: &str) -> Option<&'static Flag> {
+    let long = match name {
+        "-c" => "continue",
+        "-p" => "print",
+        "-r" => "resume",
+        "--allowedTools" => "allowed-tools",
+        "--disallowedTools" => "disallowed-tools",
+        _ => name.strip_prefix("--")?,
+    };
+    FLAGS.iter().find(|flag| flag.name == long)
+}
+
+/// What is said of a flag that nobody knows. source: the reference; the words are compared by programs.
+pub(super) fn unknown(flag: &str) -> Complaint {
+    format!("unknown option '{flag}'")
+}
+
+const fn switch(name: &'static str, set: fn(&mut Args)) -> Flag {
+    Flag { name, takes: Takes::Nothing, set: Set::Switch(set) }
+}
+
+const fn text(name: &'static str, set: fn(&mut Args, &str)) -> Flag {
+    Flag { name, takes: Takes::Value, set: Set::Text(set) }
+}
+
+const fn value(name: &'static str, set: fn(&mut Args, &Given<'_>) -> Result<(), Complaint>) -> Flag {
+    Flag { name, takes: Takes::Value, set: Set::Value(set) }
+}
+
+/// A flag that only says more, or less, of what is done anyway, or prepares for what is not there.
+const fn harmless(name: &'static str, takes: Takes) -> Flag {
+    Flag { name, takes, set: Set::Nothing }
+}
+
+/// A flag that would change money, security, or what the program relies on.
+const fn not_built(name: &'static str, takes: Takes) -> Flag {
+    Flag { name, takes, set: Set::NotBuilt }
+}
+
+/// The flags that are known, by name.
+#[rustfmt::skip]
+const FLAGS: &[Flag] = &[
+    text("add-dir", |args, value| args.additional_directories.push(value.into())),
+    not_built("agent", Takes::Value),
+    not_built("agents", Takes::Value),
+    switch("allow-dangerously-skip-permissions", |args| args.allow_skip_permissions = true),
+    text("allowed-tools", |args, value| args.allowed_tools.extend(split_rules(value))),
+    text("append-system-prompt", |args, value| args.append_system_prompt = not_empty(value)),
+    text("append-system-prompt-file", |args, value| args.append_system_prompt_file = Some(value.into())),
+    not_built("await-initialize", Takes::Nothing),
+    harmless("bare", Takes::Nothing),
+    text("betas", |args, value| args.betas.extend(split_rules(value))),
+    switch("continue", |args| args.resume_newest = true),
+    switch("dangerously-skip-permissions", |args| args.skip_permissions = true),
+    harmless("debug", Takes::MaybeValue),
+    harmless("debug-file", Takes::Value),
+    text("disallowed-tools", |args, value| args.disallowed_tools.extend(split_rules(value))),
+    value("effort", |args, given| given.choice(&EFFORTS).map(|effort| args.effort = Some(effort.to_owned()))),
+    harmless("fallback-model", Takes::Value),
+    not_built("fork-session", Takes::Nothing),
+    harmless("include-hook-events", Takes::Nothing),
+    switch("include-partial-messages", |args| args.include_partial_messages = true),
+    value("input-format", |args, given| given.choice(&INPUTS).map(|stream| args.stream_input = stream)),
+    not_built("json-schema", Takes::Value),
+    value("managed-settings", |_, given| if given.is_empty_object() { Ok(()) } else { Err(given.not_built()) }),
+    value("max-budget-usd", |args, given| given.dollars().map(|amount| args.max_budget = Some(amount))),
+    value("max-thinking-tokens", |args, given| given.parsed().map(|tokens| args.thinking = budget(tokens))),
+    value("max-turns", |args, given| given.at_least_one().map(|turns| args.max_turns = Some(turns))),
+    value("mcp-config", |args, given| args.servers.add_config(given.value)),
+    text("model", |args, value| args.model = not_empty(value)),
+    switch("no-session-persistence", |args| args.keep_nothing = true),
+    value("output-format", |args, given| given.choice(&OUTPUTS).map(|format| args.output = format)),
+    value("permission-mode", |args, given| given.parsed().map(|mode| args.permission_mode = Some(mode))),
+    value("permission-prompt-tool", |args, given| given.choice(&[("stdio", true)]).map(|host| args.ask_host = host)),
+    value("permission-prompts", |args, given| given.choice(&ASKING).map(|never| args.never_ask = never)),
+    not_built("plugin-dir", Takes::Value),
+    harmless("print", Takes::Nothing),
+    harmless("project-config-root", Takes::Value),
+    harmless("replay-user-messages", Takes::Nothing),
+    text("resume", |args, value| args.resume = Some(value.to_owned())),
+    not_built("resume-drops-turn", Takes::Value),
+    not_built("resume-session-at", Takes::Value),
+    value("session-id", |args, given| given.uuid().map(|id| args.session_id = Some(id))),
+    not_built("session-mirror", Takes::Nothing),
+    // Nothing is loaded from settings files, so an empty list changes nothing.
+    value("setting-sources", |_, given| if given.value.is_empty() { Ok(()) } else { Err(given.not_built()) }),
+    text("settings", |args, value| args.settings = not_empty(value)),
+    harmless("strict-mcp-config", Takes::Nothing),
+    text("system-prompt", |args, value| args.system_prompt = Some(value.to_owned())),
+    text("system-prompt-file", |args, value| args.system_prompt_file = Some(value.into())),
+    not_built("task-budget", Takes::Value),
+    value("thinking", |args, given| given.choice(&THINKING).map(|thinking| args.thinking = thinking)),
+    harmless("thinking-display", Takes::Value),
+    text("tools", |args, value| args.tools = tools(value)),
+    harmless("verbose", Takes::Nothing),
+];
+
+const ASKING: [(&str, bool); 2] = [("host", false), ("none", true)];
+const EFFORTS: [(&str, &str); 5] =
+    [("low", "low"), ("medium", "medium"), ("high", "high"), ("xhigh", "xhigh"), ("max", "max")];
+const INPUTS: [(&str, bool); 2] = [("text", false), ("stream-json", true)];
+const OUTPUTS: [(&str, OutputFormat); 3] =
+    [("text", OutputFormat::Text), ("json", OutputFormat::Json), ("stream-json", OutputFormat::StreamJson)];
+const THINKING: [(&str, Thinking); 2] = [("adaptive", Thinking::Adaptive), ("disabled", Thinking::Disabled)];
+
+fn budget(tokens: u64) -> Thinking {
+    if tokens == 0 { Thinking::Disabled } else { Thinking::Budget(tokens) }
+}
+
+fn tools(list: &str) -> ToolSet {
+    if list == "default" { ToolSet::All } else { ToolSet::Only(split_rules(list)) }
+}
+
+/// What was given to a flag, and the ways to read it.
+struct Given<'a> {
+    name: &'static str,
+    value: &'a str,
+}
+
+impl Given<'_> {
+    fn not_built(&self) -> Complaint {
+        format!("option '--{}' is not supported by wardian-agent yet", self.name)
+    }
+
+    fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, Complaint> {
+        choices.iter().find(|(text, _)| *text == self.value).map(|(_, choice)| *choice).ok_or_else(|| {
+            let names: Vec<&str> = choices.iter().map(|(text, _)| *text).collect();
+            format!(
+                "option '--{}' cannot be '{}': it is one of {}",
+                self.name,
+                shortened(self.value),
+                names.join(", ")
+            )
+        })
+    }
+
+    fn parsed<T: FromStr>(&self) -> Result<T, Complaint>
+    where
+        T::Err: std::fmt::Display,
+    {
+        let Self { name, value } = self;
+        value.parse().map_err(|error| {
+            format!("option '--{name}' cannot be '{}': failed to read it: {error}", shortened(value))
+        })
+    }
+
+    fn at_least_one(&self) -> Result<u64, Complaint> {
+        match self.parsed()? {
+            0 => Err(format!("option '--{}' must be at least 1", self.name)),
+            number => Ok(number),
+        }
+    }
+
+    /// JavaScript writes small numbers as `1e-7`; those are read too.
+    fn dollars(&self) -> Result<NanoUsd, Complaint> {
+        let exact = self.value.parse::<NanoUsd>();
+        let rounded = || self.value.parse::<f64>().ok().and_then(NanoUsd::from_claimed_usd);
+        match exact.ok().or_else(rounded) {
+            Some(amount) if amount > NanoUsd::ZERO => Ok(amount),
+            Some(_) | None => Err(format!("option '--{}' must be an amount of dollars above 0", self.name)),
+        }
+    }
+
+    fn uuid(&self) -> Result<String, Complaint> {
+        if wardian_agent::transcript::is_uuid(self.value) {
+            return Ok(self.value.to_owned());
+        }
+        Err(format!("option '--{}' must be a UUID", self.name))
+    }
+
+    fn is_empty_object(&self) -> bool {
+        serde_json::from_str::<Value>(self.value)
+            .is_ok_and(|value| value.as_object().is_some_and(|map| map.is_empty()))
+    }
+}
+
+fn not_empty(value: &str) -> Option<String> {
+    Some(value).filter(|value| !value.is_empty()).map(str::to_owned)
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(60).collect()
+}

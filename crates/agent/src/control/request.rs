@@ -1,0 +1,89 @@
+//! What a host may ask for: a line for each subtype, each with its method in a file of this folder.
+//!
+//! source: the agent protocol reference, section 1.2.
+
+use futures_util::future::BoxFuture;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use wardian_protocol::control::ControlRequest;
+
+use super::{Front, MAX_WORKS};
+use crate::lines::Gone;
+
+/// What a request comes to.
+pub(super) enum Answer {
+    /// This, at once.
+    Now(Value),
+    /// Something that takes a while, or that needs the host's own answers: the front goes on meanwhile.
+    #[expect(dead_code, reason = "the first request that takes a while is about to come")]
+    Later(BoxFuture<'static, Result<Value, String>>),
+}
+
+/// What comes of a request, or why nothing does.
+pub(super) type Done = Result<Answer, String>;
+
+/// A request that is worked on.
+pub(super) type Work = BoxFuture<'static, Answered>;
+
+/// A request that was worked on.
+pub(super) struct Answered {
+    pub(super) id: String,
+    pub(super) answer: Result<Value, String>,
+}
+
+/// A request: its subtype and its fields.
+pub(super) struct Asked {
+    subtype: String,
+    fields: Value,
+}
+
+impl Asked {
+    fn new(mut fields: Value) -> Self {
+        let subtype = fields["subtype"].as_str().unwrap_or_default().chars().take(80).collect();
+        if let Some(fields) = fields.as_object_mut() {
+            fields.shift_remove("subtype");
+        }
+        Self { subtype, fields }
+    }
+
+    /// Reads the fields.
+    pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, String> {
+        let Self { subtype, fields } = self;
+        serde_json::from_value(fields)
+            .map_err(|error| format!("the control request {subtype:?} cannot be read: {error}"))
+    }
+}
+
+/// The answer of a request that has nothing to say.
+pub(super) fn done() -> Done {
+    Ok(Answer::Now(json!({})))
+}
+
+impl Front {
+    /// Does what the host asks for and answers it, or begins to.
+    pub(super) async fn take_request(&mut self, request: ControlRequest) -> Result<(), Gone> {
+        let id = request.request_id;
+        match self.ask(Asked::new(request.request)).await {
+            Ok(Answer::Now(value)) => self.answer(id, Ok(value)).await,
+            Ok(Answer::Later(_)) if self.works.len() >= MAX_WORKS => {
+                self.answer(id, Err(format!("{MAX_WORKS} requests are worked on already"))).await
+            }
+            Ok(Answer::Later(work)) => {
+                self.works.push(Box::pin(async move { Answered { id, answer: work.await } }));
+                Ok(())
+            }
+            Err(error) => self.answer(id, Err(error)).await,
+        }
+    }
+
+    async fn ask(&mut self, asked: Asked) -> Done {
+        match asked.subtype.as_str() {
+            "initialize" => self.initialize(asked),
+            "interrupt" => self.interrupt(asked).await,
+            "set_model" => self.set_model(asked).await,
+            "set_permission_mode" => self.set_permission_mode(asked).await,
+            // Programs compare these words.
+            subtype => Err(format!("Unsupported control request subtype: {subtype}")),
+        }
+    }
+}

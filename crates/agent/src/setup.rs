@@ -1,0 +1,125 @@
+//! How a query is set up: what flags and environment say, and what of it the host may still change.
+
+use std::path::{Path, PathBuf};
+
+use wardian_agent::{Conversation, Options, PermissionMode, SystemPrompt, Thinking, ToolSet, tools};
+
+use crate::args::{Args, Complaint};
+use crate::env::Environment;
+use crate::servers::Servers;
+
+/// Lets a request say how hard the model tries. source: the protocol reference, section 2.11.
+const EFFORT_BETA: &str = "effort-2025-11-24";
+
+/// How a query is set up, and what of it the host may still say.
+pub struct Setup {
+    pub options: Options,
+    /// Whether a flag gave the system prompt; else the host does, or the preset holds.
+    pub system_prompt_given: bool,
+    /// The tool servers that the host runs.
+    pub servers: Servers,
+    /// Whether the host asked to be asked.
+    pub ask_host: bool,
+}
+
+impl Setup {
+    /// Reads the flags and the environment.
+    pub fn new(args: &mut Args, environment: Environment, cwd: PathBuf) -> Result<Self, Complaint> {
+        let system_prompt_given = args.system_prompt.is_some() || args.system_prompt_file.is_some();
+        let system_prompt = match (args.system_prompt.take(), args.system_prompt_file.take()) {
+            (Some(text), _) => SystemPrompt::Text(vec![text]),
+            (None, Some(path)) => SystemPrompt::Text(vec![file(path)?]),
+            (None, None) => SystemPrompt::Preset,
+        };
+        let mut append = args.append_system_prompt.take();
+        if let Some(path) = args.append_system_prompt_file.take() {
+            append = Some(file(path)?);
+        }
+        let mode = match (args.skip_permissions, args.permission_mode) {
+            (true, _) => PermissionMode::BypassPermissions,
+            (false, mode) => mode.unwrap_or_default(),
+        };
+        let bypass = mode == PermissionMode::BypassPermissions || args.allow_skip_permissions;
+        if bypass && rustix::process::geteuid().is_root() && !environment.is_sandbox {
+            return Err(
+                "bypassPermissions is not for root: use another user, or set IS_SANDBOX=1 in a sandbox"
+                    .to_owned(),
+            );
+        }
+        let mut env = environment.tools;
+        env.push(("CLAUDECODE".to_owned(), "1".to_owned()));
+        env.push(("CLAUDE_PROJECT_DIR".to_owned(), cwd.display().to_string()));
+        let mut api = environment.api;
+        let effort = args.effort.take().or(environment.effort);
+        args.betas.extend(effort.as_ref().map(|_| EFFORT_BETA.to_owned()));
+        if !args.betas.is_empty() {
+            api.headers.push(("anthropic-beta".to_owned(), args.betas.join(",")));
+        }
+        let defaults = Options::default();
+        let options = Options {
+            cwd,
+            model: args.model.take().or(environment.model).unwrap_or(defaults.model),
+            system_prompt,
+            append_system_prompt: append,
+            tools: built(std::mem::take(&mut args.tools)),
+            allowed_tools: std::mem::take(&mut args.allowed_tools),
+            ask_tools: std::mem::take(&mut args.ask_tools),
+            disallowed_tools: std::mem::take(&mut args.disallowed_tools),
+            permission_mode: mode,
+            allow_bypass_permissions: bypass,
+            max_turns: args.max_turns,
+            max_budget: args.max_budget,
+            additional_directories: std::mem::take(&mut args.additional_directories),
+            env,
+            home: environment.home,
+            tool_limits: environment.tool_limits,
+            api,
+            thinking: thinking(args.thinking, environment.max_thinking_tokens),
+            effort,
+            max_output_tokens: environment.max_output_tokens,
+            include_partial_messages: args.include_partial_messages,
+            session_state_events: args.stream_input,
+            api_key_source: environment.api_key_source.to_owned(),
+            session_id: args.session_id.take(),
+            continue_interrupted: environment.resume_interrupted,
+            ..Options::default()
+        };
+        let mut servers = std::mem::take(&mut args.servers);
+        servers.connect_timeout = environment.mcp_connect_timeout;
+        servers.call_timeout = environment.mcp_call_timeout;
+        Ok(Self { options, servers, system_prompt_given, ask_host: args.ask_host && !args.never_ask })
+    }
+
+    /// Whether the first turn is one that a restart interrupted.
+    pub fn resumes(&self) -> bool {
+        let options = &self.options;
+        options.continue_interrupted
+            && options.conversation.as_ref().is_some_and(Conversation::is_interrupted)
+    }
+}
+
+/// The tools asked for that there are. A host that asks for others is told, and can do without them.
+fn built(asked: ToolSet) -> ToolSet {
+    let ToolSet::Only(names) = asked else { return asked };
+    let known = tools::builtin();
+    let (there, missing): (Vec<String>, Vec<String>) =
+        names.into_iter().partition(|name| known.iter().any(|tool| tool.name() == name));
+    if !missing.is_empty() {
+        eprintln!("warning: wardian-agent has no tool {}", missing.join(", "));
+    }
+    ToolSet::Only(there)
+}
+
+const fn thinking(flag: Thinking, budget: Option<u64>) -> Thinking {
+    match (flag, budget) {
+        (Thinking::Unset, Some(0)) => Thinking::Disabled,
+        (Thinking::Unset, Some(tokens)) => Thinking::Budget(tokens),
+        (flag, _) => flag,
+    }
+}
+
+/// Reads a file that a flag names.
+pub fn file(path: impl AsRef<Path>) -> Result<String, Complaint> {
+    let path = path.as_ref();
+    std::fs::read_to_string(path).map_err(|error| format!("failed to read {}: {error}", path.display()))
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use wardian_agent::{
-    CanUseTool, HookFailure, McpTransport, OnFailure, Permission, PermissionRequest, PermissionUpdate,
+    CanUseTool, HookFailure, McpHost, OnFailure, Permission, PermissionRequest, PermissionUpdate,
     PreToolUseHook, RuleKind,
 };
 use wardian_protocol::AgentFrame;
@@ -136,7 +136,7 @@ impl Host {
     }
 
     /// The way to a tool server in the host's process.
-    pub fn mcp_transport(&self, server: &str) -> McpTransport {
+    pub fn mcp_host(&self, server: &str) -> McpHost {
         let (host, server) = (self.clone(), server.to_owned());
         Arc::new(move |message| {
             let request = json!({"subtype": "mcp_message", "server_name": server, "message": message});

@@ -26,7 +26,9 @@ mod words;
 pub use error::Error;
 pub use frames::PROTOCOL_VERSION;
 pub use hook::{HookFailure, OnFailure, PreToolUseHook};
-pub use mcp::{McpManifest, McpServer, McpTransport};
+pub use mcp::{
+    Elicitation, Elicited, McpHost, McpManifest, McpServer, McpSource, McpTransport, OnElicitation,
+};
 pub use options::{ApiConfig, ApiKey, Endpoint, Options, RetryPolicy, SystemPrompt, Thinking, ToolSet};
 pub use permission::{CanUseTool, Permission, PermissionRequest, PermissionUpdate, RuleKind};
 pub use query::{Interrupted, Prompt, Query, QueryHandle, query};

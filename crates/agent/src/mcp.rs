@@ -25,27 +25,206 @@ const MAX_PAGES: usize = 64;
 const MAX_NAME: usize = 128;
 /// What is told to the model of one tool at the most, in bytes.
 const MAX_DESCRIPTION_BYTES: usize = 16 * 1024;
+/// How long a handshake may take. source: the protocol reference, section 1.9 (`MCP_TIMEOUT`).
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most characters of a result that the model gets, unless set: 25,000 tokens of some 4 characters.
+/// source: the protocol reference, section 1.9 (`MAX_MCP_OUTPUT_TOKENS`).
+pub const MAX_OUTPUT_CHARS: usize = 100_000;
 /// The largest input schema, in bytes.
 const MAX_SCHEMA_BYTES: usize = 256 * 1024;
 
-/// Takes a JSON-RPC message to a server and brings the answer, or says why there is none. When nobody waits for the
-/// answer any more, its future is dropped.
-pub type McpTransport = Arc<dyn Fn(Value) -> BoxFuture<'static, Result<Value, String>> + Send + Sync>;
+/// Takes a JSON-RPC message to a server in the host's own process and brings the answer, or says why there is none. When
+/// nobody waits for the answer any more, its future is dropped.
+pub type McpHost = Arc<dyn Fn(Value) -> BoxFuture<'static, Result<Value, String>> + Send + Sync>;
 
 /// A server of tools. They are offered to the model as `mcp__<server>__<tool>`.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct McpServer {
     /// Its name, in the tools' names and in rules.
     pub name: String,
     /// The way to it.
     pub transport: McpTransport,
-    /// What it answered to `initialize` and `tools/list`, where its host has asked already.
-    pub manifest: Option<McpManifest>,
+    /// Where its definition came from.
+    pub source: McpSource,
     /// How long the handshake may take; then the server counts as failed.
     pub connect_timeout: Duration,
     /// How long a call may take; none: as long as it takes, for there may be people behind it.
     pub call_timeout: Option<Duration>,
+    /// Whether the model has its tools from the start, though others are only found by ToolSearch.
+    pub always_load: bool,
+    /// Tools of it, by the server's names, that are asked about before each call whatever rules allow.
+    pub ask: Vec<String>,
+    /// Tools of it that are taken away.
+    pub deny: Vec<String>,
 }
+
+impl McpServer {
+    /// A server with nothing said about it but the way to it.
+    #[must_use]
+    pub fn new(name: impl Into<String>, transport: McpTransport) -> Self {
+        let source = if transport.is_host() { McpSource::Sdk } else { McpSource::Dynamic };
+        Self {
+            name: name.into(),
+            transport,
+            source,
+            connect_timeout: CONNECT_TIMEOUT,
+            call_timeout: None,
+            always_load: false,
+            ask: Vec::new(),
+            deny: Vec::new(),
+        }
+    }
+}
+
+/// The way to a server.
+#[derive(Clone)]
+pub enum McpTransport {
+    /// A program that is started, and speaks on its standard input and output.
+    Stdio {
+        /// The program: a name for `PATH`, or a path.
+        command: String,
+        /// Its arguments.
+        args: Vec<String>,
+        /// Added to the environment of the tools' processes.
+        env: Vec<(String, String)>,
+    },
+    /// Streamable HTTP.
+    Http {
+        /// `http://` or `https://`.
+        url: String,
+        /// Sent with each request.
+        headers: Vec<(String, String)>,
+    },
+    /// HTTP with server-sent events, the older way.
+    Sse {
+        /// Where the stream is.
+        url: String,
+        /// Sent with each request.
+        headers: Vec<(String, String)>,
+    },
+    /// In the host's own process.
+    Host {
+        /// Takes messages to it.
+        host: McpHost,
+        /// What it answered to `initialize` and `tools/list`, where its host has asked already.
+        manifest: Option<McpManifest>,
+    },
+}
+
+impl McpTransport {
+    /// What configurations call it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Stdio { .. } => "stdio",
+            Self::Http { .. } => "http",
+            Self::Sse { .. } => "sse",
+            Self::Host { .. } => "sdk",
+        }
+    }
+
+    const fn is_host(&self) -> bool {
+        matches!(self, Self::Host { .. })
+    }
+}
+
+/// Shows names and addresses, and of environments and headers, which hold keys, only the names.
+impl std::fmt::Debug for McpTransport {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names =
+            |pairs: &[(String, String)]| pairs.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        match self {
+            Self::Stdio { command, args, env } => formatter
+                .debug_struct("Stdio")
+                .field("command", command)
+                .field("args", &args.len())
+                .field("env", &names(env))
+                .finish(),
+            Self::Http { url, headers } => {
+                formatter.debug_struct("Http").field("url", url).field("headers", &names(headers)).finish()
+            }
+            Self::Sse { url, headers } => {
+                formatter.debug_struct("Sse").field("url", url).field("headers", &names(headers)).finish()
+            }
+            Self::Host { host: _, manifest } => {
+                formatter.debug_struct("Host").field("manifest", &manifest.is_some()).finish_non_exhaustive()
+            }
+        }
+    }
+}
+
+/// Where the definition of a server came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum McpSource {
+    /// The host runs it in its own process.
+    Sdk,
+    /// The host named it for this session.
+    Dynamic,
+    /// The project's `.mcp.json`.
+    Project,
+    /// The user's settings.
+    User,
+    /// The user's settings for this project.
+    Local,
+    /// The definition of a subagent.
+    Agent,
+}
+
+impl McpSource {
+    /// What hosts are told. source: the types of the TypeScript SDK.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sdk => "sdk",
+            Self::Dynamic => "dynamic",
+            Self::Project => "project",
+            Self::User => "user",
+            Self::Local => "local",
+            Self::Agent => "agent",
+        }
+    }
+}
+
+/// How the model comes by the tools of servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ToolSearch {
+    /// It knows their names, and loads what it needs with ToolSearch.
+    On,
+    /// It has all of them from the start.
+    #[default]
+    Off,
+    /// It searches once their definitions take more than this part of a model's context window, in percent.
+    Auto(u8),
+}
+
+/// What a server asks its user.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Elicitation {
+    /// The server.
+    pub server: String,
+    /// For the user.
+    pub message: String,
+    /// The schema of the form; none: the user is to open the URL.
+    pub requested_schema: Option<Value>,
+    /// What the user is to open.
+    pub url: Option<String>,
+    /// The server's own id for a question with a URL.
+    pub elicitation_id: Option<String>,
+}
+
+/// What came of an [`Elicitation`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Elicited {
+    /// The user agreed; with what the form holds.
+    Accept(Option<Value>),
+    /// The user said no.
+    Decline,
+    /// The user did neither.
+    Cancel,
+}
+
+/// Asks the user for a server.
+pub type OnElicitation = Arc<dyn Fn(Elicitation) -> BoxFuture<'static, Elicited> + Send + Sync>;
 
 /// Results of a handshake.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,13 +252,17 @@ impl McpServer {
     async fn connect(self) -> Connected {
         let patience = self.connect_timeout;
         let name = self.name.clone();
+        let McpTransport::Host { host, manifest } = self.transport else {
+            let failure = format!("the transport '{}' is not supported yet", self.transport.kind());
+            return Connected { name, failure: Some(failure), tools: Vec::new() };
+        };
         let server = Arc::new(Server {
             name: self.name,
-            transport: self.transport,
+            transport: host,
             last_id: AtomicU64::new(0),
             call_timeout: self.call_timeout,
         });
-        let listed = match timeout(patience, server.list(self.manifest)).await {
+        let listed = match timeout(patience, server.list(manifest)).await {
             Ok(listed) => listed,
             Err(_) => Err(format!("it did not answer within {} s", patience.as_secs())),
         };
@@ -95,7 +278,7 @@ impl McpServer {
 
 struct Server {
     name: String,
-    transport: McpTransport,
+    transport: McpHost,
     last_id: AtomicU64,
     call_timeout: Option<Duration>,
 }

@@ -9,7 +9,7 @@ use wardian_policy::PermissionMode;
 use wardian_protocol::NanoUsd;
 
 use crate::hook::PreToolUseHook;
-use crate::mcp::McpServer;
+use crate::mcp::{self, McpServer, OnElicitation, ToolSearch};
 use crate::permission::CanUseTool;
 use crate::tool::{Tool, ToolLimits};
 use crate::transcript::Conversation;
@@ -29,8 +29,14 @@ pub struct Options {
     pub tools: ToolSet,
     /// Tools of the caller's own.
     pub custom_tools: Vec<Arc<dyn Tool>>,
-    /// Servers of tools, reached through the caller.
+    /// Servers of tools: programs, addresses, or the caller's own.
     pub mcp_servers: Vec<McpServer>,
+    /// Asks the user what servers want to know. Without it they are declined.
+    pub on_elicitation: Option<OnElicitation>,
+    /// Whether the model finds the servers' tools by ToolSearch, or has them all from the start.
+    pub tool_search: ToolSearch,
+    /// The most characters of a result of a server's tool that the model gets.
+    pub max_mcp_output_chars: usize,
     /// Rules for calls that go through unasked (`Bash(git *)`). They do not restrict which tools there are.
     pub allowed_tools: Vec<String>,
     /// Rules for calls that are always asked about, even in `bypassPermissions`.
@@ -95,6 +101,9 @@ impl Default for Options {
             tools: ToolSet::default(),
             custom_tools: Vec::new(),
             mcp_servers: Vec::new(),
+            on_elicitation: None,
+            tool_search: ToolSearch::default(),
+            max_mcp_output_chars: mcp::MAX_OUTPUT_CHARS,
             allowed_tools: Vec::new(),
             ask_tools: Vec::new(),
             disallowed_tools: Vec::new(),

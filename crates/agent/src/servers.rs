@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wardian_agent::{McpManifest, McpServer, Options};
+use wardian_agent::mcp::CONNECT_TIMEOUT;
+use wardian_agent::{McpManifest, McpServer, McpTransport, Options};
 
 use crate::args::Complaint;
 use crate::host::Host;
@@ -16,8 +17,6 @@ const MAX_SERVERS: usize = 64;
 /// The fields of `initialize` that are read here.
 pub const FIELDS: &[&str] =
     &["sdkMcpServers", "sdkMcpServerConfigs", "sdkMcpServerManifests", "sdkMcpServerManifestsOrigin"];
-/// How long a handshake may take when `MCP_TIMEOUT` does not say. source: the protocol reference, section 1.9.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Shorter timeouts of calls are not taken. source: the types of the TypeScript SDK.
 const MIN_CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -104,12 +103,12 @@ impl Servers {
     pub fn install(&self, host: &Host, options: &mut Options) {
         for server in &self.list {
             let own = server.config["timeout"].as_u64().map(Duration::from_millis);
+            let transport =
+                McpTransport::Host { host: host.mcp_host(&server.name), manifest: server.manifest.clone() };
             options.mcp_servers.push(McpServer {
-                name: server.name.clone(),
-                transport: host.mcp_transport(&server.name),
-                manifest: server.manifest.clone(),
                 connect_timeout: self.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
                 call_timeout: own.filter(|timeout| *timeout >= MIN_CALL_TIMEOUT).or(self.call_timeout),
+                ..McpServer::new(&server.name, transport)
             });
             for (tool, policy) in policies(&server.config) {
                 let rule = wardian_agent::mcp::tool_name(&server.name, tool);

@@ -5,12 +5,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
-use wardian_agent::tool::{ReadLog, Tool, ToolContext, ToolLimits};
+use wardian_agent::tool::{Tool, ToolContext};
 use wardian_agent::tools::builtin;
 
 const ROUNDS: usize = 51;
@@ -66,16 +65,8 @@ struct Place {
 
 impl Place {
     fn new(cwd: &Path) -> Self {
-        let context = ToolContext {
-            cwd: cwd.to_owned(),
-            bash_cwd: Arc::new(Mutex::new(cwd.to_owned())),
-            env: Arc::new(vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())]),
-            reads: ReadLog::default(),
-            output_dir: PathBuf::from(cwd).join(".outputs"),
-            limits: Arc::new(ToolLimits::default()),
-            tool_use_id: String::new(),
-            cancel: CancellationToken::new(),
-        };
+        let mut context = ToolContext::new(cwd.to_owned(), PathBuf::from(cwd).join(".outputs"));
+        context.env = Arc::new(vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         Self { runtime, context, tools: builtin() }
     }

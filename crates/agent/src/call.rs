@@ -20,7 +20,6 @@ use crate::authorise::lock;
 use crate::client::{Failure, Reply, retry};
 use crate::frames::{one_block, presentable};
 use crate::hook::{self, Verdict};
-use crate::meter::Meter;
 use crate::session::Setup;
 use crate::{random, schema};
 
@@ -66,7 +65,6 @@ pub(crate) struct Spending {
 /// Calls the model. `body` writes the request for a number of reply tokens.
 pub(crate) async fn call_model(
     setup: &Setup,
-    meter: &mut Meter,
     spending: &mut Spending,
     mut max_tokens: u64,
     body: impl Fn(u64) -> Bytes,
@@ -82,7 +80,7 @@ pub(crate) async fn call_model(
         let mut reading = Reading::new(setup, stop);
         let ended = reading.run(request.clone()).await;
         spending.api_time += began.elapsed();
-        reading.settle(meter, spending);
+        reading.settle(spending);
         let failure = match ended {
             Ended::Whole(whole) => return Called::Replied(whole),
             Ended::Interrupted => return Called::Interrupted(reading.partial()),
@@ -253,10 +251,10 @@ impl<'a> Reading<'a> {
     }
 
     /// Counts what was used, however the reply ended: it was paid for.
-    fn settle(&self, meter: &mut Meter, spending: &mut Spending) {
+    fn settle(&self, spending: &mut Spending) {
         let Some(message) = self.assembler.so_far() else { return };
         let date = (self.setup.out.clock)().strftime("%Y-%m-%d").to_string();
-        meter.record(&message.model, &message.usage, &date);
+        self.setup.meter().record(&message.model, &message.usage, &date);
         crate::meter::add_usage(&mut spending.usage, &message.usage);
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, stream};
@@ -13,7 +14,7 @@ use wardian_protocol::frame::PermissionDenial;
 use crate::authorise::{Asked, Authority, Ruling};
 use crate::hook::{HookDecision, Verdict};
 use crate::session::{Offered, Setup, file_name};
-use crate::tool::{ToolContext, ToolOutput};
+use crate::tool::{ToolContext, ToolOutput, Within};
 use crate::{schema, state, words};
 
 /// Calls of one reply that run at the same time.
@@ -107,7 +108,7 @@ impl Answer {
 
 /// Runs the calls of a reply and gives their results as messages, in the order of the calls.
 pub(crate) async fn run_tools(
-    setup: &Setup,
+    setup: &Arc<Setup>,
     reply: &wardian_protocol::Message,
     verdicts: HashMap<String, Verdict>,
     past: Past,
@@ -197,7 +198,7 @@ fn planned(
     reply.content.iter().enumerate().filter_map(call).collect()
 }
 
-async fn answer(setup: &Setup, call: &Planned, skipped: bool, stop: &CancellationToken) -> Answer {
+async fn answer(setup: &Arc<Setup>, call: &Planned, skipped: bool, stop: &CancellationToken) -> Answer {
     match call.before {
         Before::Nothing => (),
         Before::Started => return Answer::failed(words::INTERRUPTED_BY_RESTART),
@@ -273,7 +274,7 @@ fn readable(offered: &Offered, tool: &str, input: &Value) -> Result<(), String> 
 }
 
 async fn execute(
-    setup: &Setup,
+    setup: &Arc<Setup>,
     offered: &Offered,
     call: &Planned,
     input: Value,
@@ -286,8 +287,12 @@ async fn execute(
     if !offered.tool.is_repeatable() && setup.out.keep_started(&call.id).await.is_err() {
         return Answer::failed(words::NOT_RUN);
     }
-    let context =
-        ToolContext { tool_use_id: call.id.clone(), cancel: stop.child_token(), ..setup.context.clone() };
+    let context = ToolContext {
+        tool_use_id: call.id.clone(),
+        cancel: stop.child_token(),
+        within: Within::of(setup),
+        ..setup.context.clone()
+    };
     let run = AssertUnwindSafe(offered.tool.call(input, &context)).catch_unwind();
     let output = tokio::select! {
         biased;

@@ -26,6 +26,20 @@ pub(crate) struct Out {
     pub(crate) cwd: PathBuf,
     /// Where what is said is kept before it is shown.
     pub(crate) journal: Option<Arc<Journal>>,
+    /// The subagent that speaks; none: the main thread.
+    pub(crate) agent: Option<Arc<AgentTag>>,
+}
+
+/// Which subagent a message is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AgentTag {
+    pub(crate) agent_id: String,
+    pub(crate) agent_type: String,
+    /// The call that began it.
+    pub(crate) parent_tool_use_id: String,
+    pub(crate) description: String,
+    /// 1 for one that the main thread began.
+    pub(crate) depth: usize,
 }
 
 impl Out {
@@ -56,7 +70,7 @@ impl Out {
         let error = extra.shift_remove("error").and_then(|error| error.as_str().map(str::to_owned));
         let message = AssistantMessage {
             message,
-            parent_tool_use_id: None,
+            parent_tool_use_id: self.parent(),
             error,
             uuid: Some(uuid()),
             session_id: Some(self.session_id.clone()),
@@ -99,7 +113,7 @@ impl Out {
         }
         let message = UserMessage {
             message: MessageParam::new(Role::User, content),
-            parent_tool_use_id: None,
+            parent_tool_use_id: self.parent(),
             tool_use_result,
             uuid: Some(uuid()),
             session_id: Some(self.session_id.clone()),
@@ -125,7 +139,7 @@ impl Out {
         }
         self.send(Message::StreamEvent(StreamEventMessage {
             event,
-            parent_tool_use_id: None,
+            parent_tool_use_id: self.parent(),
             uuid: Some(uuid()),
             session_id: Some(self.session_id.clone()),
             extra,
@@ -149,9 +163,18 @@ impl Out {
         self.system("informational", fields).await;
     }
 
+    fn parent(&self) -> Option<String> {
+        self.agent.as_ref().map(|agent| agent.parent_tool_use_id.clone())
+    }
+
     fn stamped(&self) -> JsonMap {
         let mut extra = JsonMap::new();
         extra.insert("timestamp".to_owned(), self.timestamp().into());
+        if let Some(agent) = &self.agent {
+            extra.insert("agent_id".to_owned(), agent.agent_id.clone().into());
+            extra.insert("subagent_type".to_owned(), agent.agent_type.clone().into());
+            extra.insert("task_description".to_owned(), agent.description.clone().into());
+        }
         extra
     }
 

@@ -6,6 +6,8 @@ mod client;
 pub mod error;
 mod execute;
 mod frames;
+#[expect(dead_code, reason = "what reads agents, skills and commands comes next")]
+mod frontmatter;
 pub mod hook;
 pub mod mcp;
 mod meter;
@@ -17,6 +19,8 @@ mod request;
 mod schema;
 mod session;
 mod state;
+pub mod subagent;
+mod task;
 pub mod tool;
 pub mod tools;
 pub mod transcript;
@@ -33,6 +37,7 @@ pub use options::{ApiConfig, ApiKey, Endpoint, Options, RetryPolicy, SystemPromp
 pub use permission::{CanUseTool, Permission, PermissionRequest, PermissionUpdate, RuleKind};
 pub use query::{Interrupted, Prompt, Query, QueryHandle, query};
 pub use random::uuid as new_session_id;
+pub use subagent::AgentDefinition;
 pub use tool::{Tool, ToolContext, ToolOutput};
 pub use transcript::{Conversation, Transcripts};
 pub use wardian_policy::PermissionMode;

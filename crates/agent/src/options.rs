@@ -1,5 +1,6 @@
 //! How a query is set up. Nothing here is read from the environment: what is not given has the default written here.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use wardian_protocol::NanoUsd;
 use crate::hook::PreToolUseHook;
 use crate::mcp::{self, McpServer, OnElicitation, ToolSearch};
 use crate::permission::CanUseTool;
+use crate::subagent::AgentDefinition;
 use crate::tool::{Tool, ToolLimits};
 use crate::transcript::Conversation;
 
@@ -29,6 +31,10 @@ pub struct Options {
     pub tools: ToolSet,
     /// Tools of the caller's own.
     pub custom_tools: Vec<Arc<dyn Tool>>,
+    /// The subagents that the model can call on, by name, besides the built-in ones.
+    pub agents: BTreeMap<String, AgentDefinition>,
+    /// The agent that the main thread itself runs as, by name.
+    pub agent: Option<String>,
     /// Servers of tools: programs, addresses, or the caller's own.
     pub mcp_servers: Vec<McpServer>,
     /// Asks the user what servers want to know. Without it they are declined.
@@ -100,6 +106,8 @@ impl Default for Options {
             append_system_prompt: None,
             tools: ToolSet::default(),
             custom_tools: Vec::new(),
+            agents: BTreeMap::new(),
+            agent: None,
             mcp_servers: Vec::new(),
             on_elicitation: None,
             tool_search: ToolSearch::default(),

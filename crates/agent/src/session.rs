@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -20,7 +20,8 @@ use crate::mcp::{self, McpServer};
 use crate::meter::Meter;
 use crate::query::{Command, text_prompt};
 use crate::state::Limits;
-use crate::tool::{ReadLog, Tool, ToolContext};
+use crate::task::Tasks;
+use crate::tool::{ReadLog, Tool, ToolContext, Within};
 use crate::transcript::{Conversation, Found, OpenReply};
 use crate::turn::Cause;
 use crate::{
@@ -34,9 +35,15 @@ const MAX_QUEUED_PROMPTS: usize = 1024;
 const DEFAULT_MAX_TOKENS: u64 = 32_000;
 
 /// What stays as it is while a query runs.
+#[derive(Clone)]
 pub(crate) struct Setup {
     pub(crate) out: Out,
-    pub(crate) client: Client,
+    pub(crate) client: Arc<Client>,
+    /// What the query and its subagents have used.
+    pub(crate) meter: Arc<Mutex<Meter>>,
+    /// What goes on beside the turn.
+    #[expect(dead_code, reason = "background work comes next")]
+    pub(crate) tasks: Tasks,
     pub(crate) retry: RetryPolicy,
     pub(crate) live: Arc<Mutex<Live>>,
     pub(crate) tools: Vec<Offered>,
@@ -56,12 +63,13 @@ pub(crate) struct Setup {
     pub(crate) state_events: bool,
     pub(crate) api_key_source: String,
     /// Questions to the host that are out.
-    pub(crate) waiting: AtomicUsize,
+    pub(crate) waiting: Arc<AtomicUsize>,
     /// What `system/init` says of them.
     pub(crate) mcp_servers: Vec<Value>,
 }
 
 /// A tool that the model has.
+#[derive(Clone)]
 pub(crate) struct Offered {
     pub(crate) tool: Arc<dyn Tool>,
     pub(crate) schema: Value,
@@ -91,6 +99,17 @@ impl Setup {
         }
     }
 
+    /// Notes the end of a reply.
+    pub(crate) async fn keep_reply_end(&self, kept: bool, stop_reason: Option<&str>) {
+        let meter = self.meter().clone();
+        self.out.keep_reply_end(kept, stop_reason, &meter).await;
+    }
+
+    /// What was used so far, locked: not to be held for long.
+    pub(crate) fn meter(&self) -> MutexGuard<'_, Meter> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn max_tokens(&self, model: &str) -> u64 {
         let known = PriceTable::embedded().model(model).and_then(|price| price.max_output);
         let can = known.unwrap_or(DEFAULT_MAX_TOKENS);
@@ -100,11 +119,10 @@ impl Setup {
 
 /// A query's conversation and counts.
 pub(crate) struct Session {
-    pub(crate) setup: Setup,
+    pub(crate) setup: Arc<Setup>,
     pub(crate) history: Vec<MessageParam>,
     /// The reply that a turn before a restart did not get past.
     pub(crate) open: Option<OpenReply>,
-    pub(crate) meter: Meter,
     /// What the conversation had cost before this query.
     carried: NanoUsd,
     pub(crate) results: u64,
@@ -130,6 +148,7 @@ pub(crate) async fn run(
         clock: options.clock,
         cwd: options.cwd.clone(),
         journal: conversation.as_ref().and_then(|conversation| conversation.journal.clone()),
+        agent: None,
     };
     if let Some(journal) = &out.journal {
         journal.seal_with(cancel.clone());
@@ -157,11 +176,11 @@ impl Session {
         let Found { history, open, meter, prompts, result, .. } = found;
         let last = prompts.last().cloned().map(|uuid| (uuid, result));
         let carried = meter.total();
+        *setup.meter() = meter;
         Self {
-            setup,
+            setup: Arc::new(setup),
             history,
             open,
-            meter,
             carried,
             results: 0,
             prompts: prompts.into_iter().collect(),
@@ -171,7 +190,7 @@ impl Session {
 
     /// What this query has cost.
     pub(crate) fn spent(&self) -> NanoUsd {
-        self.meter.total().saturating_sub(self.carried)
+        self.setup.meter().total().saturating_sub(self.carried)
     }
 
     /// What a prompt begins. One that was taken already, before a restart maybe, begins nothing again: its turn is
@@ -211,7 +230,8 @@ impl Session {
                 () = cancel.cancelled() => return false,
                 Some(command) = commands.recv() => inbox.take_in(command, &live, None),
                 connected = &mut connecting => {
-                    connected.into_iter().for_each(|server| self.setup.offer(server));
+                    let setup = Arc::make_mut(&mut self.setup);
+                    connected.into_iter().for_each(|server| setup.offer(server));
                     return true;
                 }
             }
@@ -344,7 +364,7 @@ impl Inbox {
 }
 
 async fn set_up(options: Options, mut out: Out) -> Result<Setup, Error> {
-    let client = Client::new(&options.api)?;
+    let client = Arc::new(Client::new(&options.api)?);
     let cwd = directory(&options.cwd).await?;
     let mut additional_directories = Vec::new();
     for path in &options.additional_directories {
@@ -370,12 +390,15 @@ async fn set_up(options: Options, mut out: Out) -> Result<Setup, Error> {
         tool_use_id: String::new(),
         cancel: CancellationToken::new(),
         cwd,
+        within: Within::default(),
     };
     out.cwd.clone_from(&context.cwd);
     Ok(Setup {
         system: system(&options, &context, &additional_directories, (out.clock)()),
+        tasks: Tasks::new(out.clone(), &context.output_dir),
         out,
         client,
+        meter: Arc::default(),
         retry: options.api.retry,
         live: Arc::new(Mutex::new(live)),
         tools,
@@ -392,7 +415,7 @@ async fn set_up(options: Options, mut out: Out) -> Result<Setup, Error> {
         include_partial_messages: options.include_partial_messages,
         state_events: options.session_state_events,
         api_key_source: options.api_key_source,
-        waiting: AtomicUsize::new(0),
+        waiting: Arc::default(),
         mcp_servers: Vec::new(),
     })
 }

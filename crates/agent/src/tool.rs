@@ -9,6 +9,8 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::session::Setup;
+
 /// A tool that the model can call. Users plug in their own.
 pub trait Tool: Send + Sync {
     /// The name that the model calls it by.
@@ -84,9 +86,49 @@ pub struct ToolContext {
     pub tool_use_id: String,
     /// Fires when the turn is stopped.
     pub cancel: CancellationToken,
+    /// The session that the call is made in.
+    #[expect(dead_code, reason = "the tools that work on a session come next")]
+    pub(crate) within: Within,
+}
+
+/// The session that a call is made in, for the tools that work on it; none in a tool that is called by itself.
+#[derive(Clone, Default)]
+pub(crate) struct Within(Option<Arc<Setup>>);
+
+impl Within {
+    pub(crate) fn of(setup: &Arc<Setup>) -> Self {
+        Self(Some(Arc::clone(setup)))
+    }
+
+    #[expect(dead_code, reason = "the tools that work on a session come next")]
+    pub(crate) const fn setup(&self) -> Option<&Arc<Setup>> {
+        self.0.as_ref()
+    }
+}
+
+impl std::fmt::Debug for Within {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Within")
+    }
 }
 
 impl ToolContext {
+    /// What a tool gets that is called by itself, in a test of it: an empty environment, default limits, no session.
+    #[must_use]
+    pub fn new(cwd: PathBuf, output_dir: PathBuf) -> Self {
+        Self {
+            bash_cwd: Arc::new(Mutex::new(cwd.clone())),
+            cwd,
+            env: Arc::default(),
+            reads: ReadLog::default(),
+            output_dir,
+            limits: Arc::default(),
+            tool_use_id: String::new(),
+            cancel: CancellationToken::new(),
+            within: Within::default(),
+        }
+    }
+
     /// A path from the model made absolute: `~` is not expanded, relative paths start at the working directory.
     #[must_use]
     pub fn absolute(&self, path: &str) -> PathBuf {

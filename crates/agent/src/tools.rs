@@ -11,7 +11,7 @@ use crate::tool::{Tool, ToolOutput};
 
 pub mod bash;
 mod edit;
-mod file;
+pub(crate) mod file;
 mod glob;
 mod grep;
 mod input;
@@ -44,7 +44,7 @@ pub fn builtin() -> Vec<Arc<dyn Tool>> {
 
 /// Why a call failed, in words that the model can act on.
 #[derive(Debug)]
-struct Failure(String);
+pub(crate) struct Failure(String);
 
 impl Failure {
     fn new(text: impl Into<String>) -> Self {

@@ -123,7 +123,7 @@ impl Session {
     }
 
     async fn call(&mut self, turn: &mut Turn, stop: &CancellationToken) -> Called {
-        let Self { setup, history, meter, .. } = self;
+        let Self { setup, history, .. } = self;
         let model = lock(&setup.live).model.clone();
         let write = |max_tokens| {
             body(&Parts {
@@ -137,7 +137,7 @@ impl Session {
                 session_id: &setup.out.session_id,
             })
         };
-        call_model(setup, meter, &mut turn.spending, setup.max_tokens(&model), write, stop).await
+        call_model(setup, &mut turn.spending, setup.max_tokens(&model), write, stop).await
     }
 
     /// Makes the reply that a restart left open one to act on: its hooks run again, for nobody knows what they said.
@@ -179,7 +179,7 @@ impl Session {
             self.remember(&reply.content);
         }
         if !is_known {
-            self.setup.out.keep_reply_end(keep, reply.stop_reason.as_deref(), &self.meter).await;
+            self.setup.keep_reply_end(keep, reply.stop_reason.as_deref()).await;
         }
         step
     }
@@ -282,7 +282,7 @@ impl Session {
         turn.result = failure.describe();
         turn.stop_reason = Some("stop_sequence".to_owned());
         turn.api_error_status = failure.status();
-        self.setup.out.keep_reply_end(false, None, &self.meter).await;
+        self.setup.keep_reply_end(false, None).await;
         let request_id = failure.request_id.as_deref();
         self.setup.out.synthetic(&turn.result, failure.assistant_error(), request_id).await;
         End::ApiError
@@ -310,7 +310,7 @@ impl Session {
     /// Ends a turn that was stopped while the model replied: what it had said stays said, its calls are not run.
     async fn interrupted(&mut self, turn: &mut Turn, partial: Option<Box<Partial>>) -> End {
         if partial.is_none() {
-            self.setup.out.keep_reply_end(false, None, &self.meter).await;
+            self.setup.keep_reply_end(false, None).await;
         }
         if let Some(partial) = partial {
             let Partial { message, given, begun } = *partial;
@@ -325,7 +325,7 @@ impl Session {
             if keep {
                 self.remember(&message.content);
             }
-            self.setup.out.keep_reply_end(keep, message.stop_reason.as_deref(), &self.meter).await;
+            self.setup.keep_reply_end(keep, message.stop_reason.as_deref()).await;
         }
         turn.progress.user_messages += self.settle().await;
         self.say(turn, words::INTERRUPTED).await;
@@ -348,6 +348,7 @@ impl Session {
 
     async fn give_result(&mut self, turn: Turn, end: End) {
         let subtype = end.subtype();
+        let meter = self.setup.meter().clone();
         let mut result = ResultMessage {
             subtype: subtype.to_owned(),
             is_error: end.is_error(),
@@ -357,9 +358,9 @@ impl Session {
             result: (subtype == "success").then_some(turn.result),
             stop_reason: turn.stop_reason,
             session_id: self.setup.out.session_id.clone(),
-            total_cost_usd: self.meter.total(),
+            total_cost_usd: meter.total(),
             usage: turn.spending.usage,
-            model_usage: self.meter.by_model().clone(),
+            model_usage: meter.by_model().clone(),
             permission_denials: turn.denials,
             errors: end.errors(self.setup.limits),
             terminal_reason: Some(end.terminal_reason().to_owned()),

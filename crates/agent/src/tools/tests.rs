@@ -1,14 +1,13 @@
 //! The tools as the engine calls them: an input goes in, an output comes out.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
 
 use super::builtin;
-use crate::tool::{ReadLog, Tool, ToolContext, ToolLimits, ToolOutput};
+use crate::tool::{Tool, ToolContext, ToolLimits, ToolOutput};
 
 mod bash;
 mod edit;
@@ -38,14 +37,9 @@ impl Place {
         let cwd = root.join("work");
         std::fs::create_dir(&cwd).unwrap();
         let context = ToolContext {
-            cwd: cwd.clone(),
-            bash_cwd: Arc::new(Mutex::new(cwd.clone())),
             env: Arc::new(vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())]),
-            reads: ReadLog::default(),
-            output_dir: root.join("outputs"),
             limits: Arc::new(limits),
-            tool_use_id: String::new(),
-            cancel: CancellationToken::new(),
+            ..ToolContext::new(cwd.clone(), root.join("outputs"))
         };
         Self { _folder: folder, cwd, context, tools: builtin() }
     }

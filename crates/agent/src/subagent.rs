@@ -1,0 +1,52 @@
+//! Subagents: sessions within a session, each with its own conversation, prompt, tools and model.
+//!
+//! source: the agent protocol reference, sections 1.1 and 1.6.
+
+use wardian_policy::PermissionMode;
+
+/// A kind of subagent. The names are the Agent SDK's.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AgentDefinition {
+    /// When the model is to call on it.
+    pub description: String,
+    /// Its system prompt.
+    pub prompt: String,
+    /// The tools it has, of those that the session has; `None`: all.
+    pub tools: Option<Vec<String>>,
+    /// Tools that it does not have.
+    pub disallowed_tools: Vec<String>,
+    /// An alias, an id, or `inherit`; `None`: the main thread's.
+    pub model: Option<String>,
+    /// `low`, `medium`, `high`, `xhigh` or `max`; `None`: the session's.
+    pub effort: Option<String>,
+    /// What happens to its calls that no rule decides; `None`: what the session does.
+    pub permission_mode: Option<PermissionMode>,
+    /// How many replies of the model it may take.
+    pub max_turns: Option<u64>,
+    /// The tool servers that it has, by name; `None`: all of the session.
+    pub mcp_servers: Option<Vec<String>>,
+    /// Skills whose text it begins with.
+    pub skills: Vec<String>,
+    /// Whether it runs beside the turn unless its caller says otherwise.
+    pub background: Option<bool>,
+    /// The first prompt, where it is the main thread's agent.
+    pub initial_prompt: Option<String>,
+    /// Whether it does without the memory files.
+    pub omit_claude_md: bool,
+    /// Where it comes from, for those who list agents.
+    pub source: AgentSource,
+}
+
+/// Where an agent's definition comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AgentSource {
+    /// The host, or the flag.
+    #[default]
+    Options,
+    /// It is part of this program.
+    BuiltIn,
+    /// A file of the user's.
+    User,
+    /// A file of the project's.
+    Project,
+}

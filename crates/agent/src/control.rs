@@ -16,6 +16,7 @@ use crate::host::{Host, Pending, Question};
 use crate::lines::{Gone, Input, Output};
 use crate::setup::Setup;
 
+mod files;
 mod initialize;
 mod request;
 mod steer;

@@ -38,6 +38,8 @@ pub struct Environment {
     pub config_dir: Option<PathBuf>,
     /// `CLAUDE_CODE_RESUME_INTERRUPTED_TURN=1`: the host takes up again what a restart interrupts.
     pub resume_interrupted: bool,
+    /// `CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING=true`: what files were before tools change them is kept.
+    pub file_checkpoints: bool,
     /// What the tools get: everything but what could hold a key.
     pub tools: Vec<(String, String)>,
     /// What was not understood, for standard error.
@@ -127,6 +129,8 @@ impl Environment {
                 .map(PathBuf::from)
                 .or_else(|| get("HOME").map(|home| PathBuf::from(home).join(".claude"))),
             resume_interrupted: get("CLAUDE_CODE_RESUME_INTERRUPTED_TURN").as_deref() == Some("1"),
+            file_checkpoints: get("CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING")
+                .is_some_and(|value| matches!(value.as_str(), "1" | "true")),
             warnings,
             tools: variables.into_iter().filter(|(name, _)| !may_hold_a_key(name)).collect(),
         }

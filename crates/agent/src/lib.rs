@@ -2,7 +2,9 @@
 
 mod authorise;
 mod call;
+pub mod checkpoint;
 mod client;
+pub mod command;
 pub mod error;
 mod execute;
 mod frames;
@@ -10,6 +12,7 @@ mod frames;
 mod frontmatter;
 pub mod hook;
 pub mod mcp;
+pub mod memory;
 mod meter;
 pub mod options;
 pub mod permission;
@@ -27,13 +30,16 @@ pub mod transcript;
 mod turn;
 mod words;
 
+pub use checkpoint::{Checkpoints, RewindError, Rewound};
 pub use error::Error;
 pub use frames::PROTOCOL_VERSION;
 pub use hook::{HookFailure, OnFailure, PreToolUseHook};
 pub use mcp::{
     Elicitation, Elicited, McpHost, McpManifest, McpServer, McpSource, McpTransport, OnElicitation,
 };
-pub use options::{ApiConfig, ApiKey, Endpoint, Options, RetryPolicy, SystemPrompt, Thinking, ToolSet};
+pub use options::{
+    ApiConfig, ApiKey, AutoCompact, Endpoint, Options, RetryPolicy, SystemPrompt, Thinking, ToolSet,
+};
 pub use permission::{CanUseTool, Permission, PermissionRequest, PermissionUpdate, RuleKind};
 pub use query::{Interrupted, Prompt, Query, QueryHandle, query};
 pub use random::uuid as new_session_id;

@@ -95,7 +95,7 @@ async fn serve(args: Args, mut setup: Setup, wish: Wish) -> Result<ExitCode, Com
     let (output, written) =
         Output::to(std::io::stdout()).map_err(|error| format!("failed to start a thread: {error}"))?;
     match wish.fulfil().await? {
-        Ok(conversation) => setup.options.conversation = conversation,
+        Ok(conversation) => setup.keep_in(conversation),
         Err(missing) => {
             let result = missing.into_result().to_value();
             if args.output != OutputFormat::Text {

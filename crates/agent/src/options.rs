@@ -9,8 +9,11 @@ use secrecy::SecretString;
 use wardian_policy::PermissionMode;
 use wardian_protocol::NanoUsd;
 
+use crate::checkpoint::Checkpoints;
+use crate::command::CustomCommand;
 use crate::hook::PreToolUseHook;
 use crate::mcp::{self, McpServer, OnElicitation, ToolSearch};
+use crate::memory::MemoryFile;
 use crate::permission::CanUseTool;
 use crate::subagent::AgentDefinition;
 use crate::tool::{Tool, ToolLimits};
@@ -27,6 +30,20 @@ pub struct Options {
     pub system_prompt: SystemPrompt,
     /// Added to the system prompt, a block of its own.
     pub append_system_prompt: Option<String>,
+    /// Leaves what differs from user to user out of the preset and says it with the first prompt, so that the cache of the
+    /// preset is shared.
+    pub exclude_dynamic_sections: bool,
+    /// Whether the system prompt that the conversation began with stays until it is compacted, whatever a later start
+    /// says.
+    pub system_prompt_snapshot: bool,
+    /// Instructions from files, told with the first prompt. See [`crate::memory::load`].
+    pub memory: Vec<MemoryFile>,
+    /// Slash commands besides the built-in ones. See [`CustomCommand`].
+    pub commands: Vec<CustomCommand>,
+    /// When the conversation is made shorter by itself.
+    pub auto_compact: AutoCompact,
+    /// Keeps what files were before tools change them, for [`crate::QueryHandle::rewind_files`].
+    pub checkpoints: Option<Checkpoints>,
     /// Which built-in tools the model has.
     pub tools: ToolSet,
     /// Tools of the caller's own.
@@ -104,6 +121,12 @@ impl Default for Options {
             model: "sonnet".to_owned(),
             system_prompt: SystemPrompt::default(),
             append_system_prompt: None,
+            exclude_dynamic_sections: false,
+            system_prompt_snapshot: false,
+            memory: Vec::new(),
+            commands: Vec::new(),
+            auto_compact: AutoCompact::default(),
+            checkpoints: None,
             tools: ToolSet::default(),
             custom_tools: Vec::new(),
             agents: BTreeMap::new(),
@@ -162,6 +185,18 @@ impl From<&str> for SystemPrompt {
     fn from(text: &str) -> Self {
         Self::Text(vec![text.to_owned()])
     }
+}
+
+/// When a conversation is compacted by itself: summed up by the model, and gone on with from that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AutoCompact {
+    /// When the model's context window is nearly full.
+    #[default]
+    ModelWindow,
+    /// When a window of this many tokens is, or the model's if that is smaller.
+    Window(u64),
+    /// Never: a conversation that is too long is the API's error.
+    Off,
 }
 
 /// Which built-in tools the model has.

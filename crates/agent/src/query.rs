@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use wardian_policy::PermissionMode;
 use wardian_protocol::{ContentBlock, MessageParam, Role};
 
+use crate::checkpoint::{Checkpoints, RewindError, Rewound};
 use crate::{Error, Message, Options, UserMessage, session};
 
 /// Messages that wait for a slow reader; then the turn waits too.
@@ -48,9 +49,10 @@ pub fn query(prompt: impl Into<Prompt>, options: Options) -> Query {
     let (sender, messages) = mpsc::channel(MESSAGE_QUEUE);
     let cancel = CancellationToken::new();
     let tasks = TaskTracker::new();
+    let handle = QueryHandle { commands, checkpoints: options.checkpoints.clone() };
     tasks.spawn(session::run(prompt.into(), options, sender, requests, cancel.clone()));
     tasks.close();
-    Query { handle: QueryHandle { commands }, messages, cancel, tasks }
+    Query { handle, messages, cancel, tasks }
 }
 
 /// The messages of a query. Dropping it stops the turn and its tools.
@@ -103,6 +105,7 @@ impl Drop for Query {
 #[derive(Clone, Debug)]
 pub struct QueryHandle {
     commands: mpsc::Sender<Command>,
+    checkpoints: Option<Checkpoints>,
 }
 
 impl QueryHandle {
@@ -152,6 +155,18 @@ impl QueryHandle {
     /// [`Error::Ended`].
     pub async fn set_model(&self, model: Option<String>) -> Result<(), Error> {
         self.ask(|reply| Command::SetModel { model, reply }).await
+    }
+
+    /// Puts the files back to what they were when a prompt came, by the prompt's uuid; what Bash did to them is not seen.
+    /// `dry_run`: only says what that would change. The conversation stays as it is.
+    ///
+    /// # Errors
+    /// [`RewindError`].
+    pub async fn rewind_files(&self, user_message_id: &str, dry_run: bool) -> Result<Rewound, RewindError> {
+        let checkpoints = self.checkpoints.clone().ok_or(RewindError::NotEnabled)?;
+        let prompt = user_message_id.to_owned();
+        let rewound = tokio::task::spawn_blocking(move || checkpoints.rewind(&prompt, dry_run)).await;
+        rewound.unwrap_or_else(|error| Err(RewindError::Failed(error.to_string())))
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {

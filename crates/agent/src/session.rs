@@ -385,6 +385,7 @@ async fn set_up(options: Options, mut out: Out) -> Result<Setup, Error> {
         bash_cwd: Arc::new(Mutex::new(cwd.clone())),
         env: Arc::new(options.env.clone()),
         reads: ReadLog::default(),
+        checkpoints: options.checkpoints.clone(),
         output_dir,
         limits: Arc::new(options.tool_limits.clone()),
         tool_use_id: String::new(),

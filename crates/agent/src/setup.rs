@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use wardian_agent::{Conversation, Options, PermissionMode, SystemPrompt, Thinking, ToolSet, tools};
+use wardian_agent::{
+    Checkpoints, Conversation, Options, PermissionMode, SystemPrompt, Thinking, ToolSet, new_session_id,
+    tools,
+};
 
 use crate::args::{Args, Complaint};
 use crate::env::Environment;
@@ -20,6 +23,8 @@ pub struct Setup {
     pub servers: Servers,
     /// Whether the host asked to be asked.
     pub ask_host: bool,
+    /// The folder of all sessions' file checkpoints, if they are kept.
+    checkpoints: Option<PathBuf>,
 }
 
 impl Setup {
@@ -55,6 +60,7 @@ impl Setup {
         if !args.betas.is_empty() {
             api.headers.push(("anthropic-beta".to_owned(), args.betas.join(",")));
         }
+        let checkpoints = environment.config_dir.filter(|_| environment.file_checkpoints);
         let defaults = Options::default();
         let options = Options {
             cwd,
@@ -87,7 +93,26 @@ impl Setup {
         let mut servers = std::mem::take(&mut args.servers);
         servers.connect_timeout = environment.mcp_connect_timeout;
         servers.call_timeout = environment.mcp_call_timeout;
-        Ok(Self { options, servers, system_prompt_given, ask_host: args.ask_host && !args.never_ask })
+        Ok(Self {
+            options,
+            servers,
+            system_prompt_given,
+            ask_host: args.ask_host && !args.never_ask,
+            checkpoints: checkpoints.map(|config| config.join("file-history")),
+        })
+    }
+
+    /// Sets the conversation, and where the copies of its files are kept.
+    pub fn keep_in(&mut self, conversation: Option<Conversation>) {
+        let options = &mut self.options;
+        if let Some(folder) = &self.checkpoints {
+            let id = match &conversation {
+                Some(conversation) => conversation.session_id(),
+                None => options.session_id.get_or_insert_with(new_session_id),
+            };
+            options.checkpoints = Some(Checkpoints::open(folder.join(id)));
+        }
+        options.conversation = conversation;
     }
 
     /// Whether the first turn is one that a restart interrupted.

@@ -9,6 +9,8 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::checkpoint::Checkpoints;
+
 use crate::session::Setup;
 
 /// A tool that the model can call. Users plug in their own.
@@ -78,6 +80,8 @@ pub struct ToolContext {
     pub env: Arc<Vec<(String, String)>>,
     /// Which files were read, and as of when.
     pub reads: ReadLog,
+    /// Keeps what files were before they are changed: tools that write say so with [`Self::before_change`].
+    pub checkpoints: Option<Checkpoints>,
     /// Where outputs too long for the model are kept.
     pub output_dir: PathBuf,
     /// Limits of the tools.
@@ -121,6 +125,7 @@ impl ToolContext {
             cwd,
             env: Arc::default(),
             reads: ReadLog::default(),
+            checkpoints: None,
             output_dir,
             limits: Arc::default(),
             tool_use_id: String::new(),
@@ -133,6 +138,13 @@ impl ToolContext {
     #[must_use]
     pub fn absolute(&self, path: &str) -> PathBuf {
         self.cwd.join(path)
+    }
+
+    /// Keeps what a file is now, so that a change can be taken back. Blocks.
+    pub fn before_change(&self, path: &Path) {
+        if let Some(checkpoints) = &self.checkpoints {
+            checkpoints.before_change(path);
+        }
     }
 }
 

@@ -241,6 +241,7 @@ impl Session {
         let uuid = prompt.uuid.unwrap_or_else(random::uuid);
         let mode = lock(&self.setup.live).policy.mode.as_str();
         let message = MessageParam::new(Role::User, content);
+        self.take_checkpoint(&uuid).await;
         // Where it cannot be kept the turn ends before anything is done.
         let _ = self.setup.out.keep_prompt(&uuid, &message, mode).await;
         self.prompts.insert(uuid);

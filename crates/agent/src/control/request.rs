@@ -15,7 +15,6 @@ pub(super) enum Answer {
     /// This, at once.
     Now(Value),
     /// Something that takes a while, or that needs the host's own answers: the front goes on meanwhile.
-    #[expect(dead_code, reason = "the first request that takes a while is about to come")]
     Later(BoxFuture<'static, Result<Value, String>>),
 }
 
@@ -80,6 +79,7 @@ impl Front {
         match asked.subtype.as_str() {
             "initialize" => self.initialize(asked),
             "interrupt" => self.interrupt(asked).await,
+            "rewind_files" => self.rewind_files(asked),
             "set_model" => self.set_model(asked).await,
             "set_permission_mode" => self.set_permission_mode(asked).await,
             // Programs compare these words.

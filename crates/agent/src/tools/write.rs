@@ -131,6 +131,7 @@ pub(super) fn put_new(
     std::fs::create_dir_all(folder).map_err(|error| {
         Failure::new(format!("failed to create the folder {}: {error}", folder.display()))
     })?;
+    context.before_change(path);
     let metadata = file::replace(path, content, None).map_err(|error| cannot_write(given, &error))?;
     let resolved = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     context.reads.note(&resolved, file::known(&metadata, Some(content)));
@@ -158,6 +159,7 @@ pub(super) fn put_over(
     content: &[u8],
     context: &ToolContext,
 ) -> Result<Metadata, Failure> {
+    context.before_change(&old.path);
     let metadata = file::replace(&old.path, content, Some(&old.metadata))
         .map_err(|error| cannot_write(given, &error))?;
     context.reads.note(&old.path, file::known(&metadata, Some(content)));

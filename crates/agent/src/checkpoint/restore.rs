@@ -1,0 +1,125 @@
+//! The way back: files are put back by name in the very folder that they lay in, through no link.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat, renameat, unlinkat};
+use rustix::io::Errno;
+use similar::{ChangeTag, TextDiff};
+
+use super::{Backup, Content, RewindError, Rewound, look, resolved};
+use crate::random;
+
+/// How long may be counted what changes in a file.
+const DIFF_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Puts files back, or says what that would change.
+pub(super) fn restore(
+    copies: &Path,
+    wanted: &BTreeMap<&PathBuf, &Backup>,
+    dry_run: bool,
+) -> Result<Rewound, RewindError> {
+    let mut rewound = Rewound::default();
+    let mut failure = None;
+    let mut restored = 0_usize;
+    for (path, backup) in wanted {
+        let target = match &backup.content {
+            Content::Missing => None,
+            Content::Copy { name, mode } => match std::fs::read(copies.join(name)) {
+                Ok(bytes) => Some((bytes, *mode)),
+                Err(error) => {
+                    failure = Some(error.to_string());
+                    continue;
+                }
+            },
+            Content::Unknown => {
+                rewound.skipped_links += 1;
+                continue;
+            }
+        };
+        // A folder that has become a link leads elsewhere now.
+        let is_elsewhere = path.parent().map(resolved).as_deref() != Some(&backup.folder);
+        let current = match look(path) {
+            Ok(current) if !is_elsewhere => current,
+            Ok(_) | Err(_) => {
+                rewound.skipped_links += 1;
+                continue;
+            }
+        };
+        if current == target {
+            continue;
+        }
+        count(
+            &mut rewound,
+            current.as_ref().map(|(bytes, _)| bytes),
+            target.as_ref().map(|(bytes, _)| bytes),
+        );
+        rewound.files_changed.push((*path).clone());
+        if dry_run {
+            continue;
+        }
+        match put(&backup.folder, path, target.as_ref()) {
+            Ok(()) => restored += 1,
+            Err(error) => failure = Some(error.to_string()),
+        }
+    }
+    match failure {
+        Some(failure) if restored == 0 && !dry_run => Err(RewindError::Failed(failure)),
+        Some(failure) => {
+            tracing::warn!(failure, "a file was not put back");
+            Ok(rewound)
+        }
+        None => Ok(rewound),
+    }
+}
+
+fn count(rewound: &mut Rewound, from: Option<&Vec<u8>>, to: Option<&Vec<u8>>) {
+    let text =
+        |bytes: Option<&Vec<u8>>| String::from_utf8_lossy(bytes.map_or(&[], Vec::as_slice)).into_owned();
+    let (from, to) = (text(from), text(to));
+    let diff = TextDiff::configure().timeout(DIFF_TIMEOUT).diff_lines(&from, &to);
+    for change in diff.iter_all_changes() {
+        match change.tag() {
+            ChangeTag::Insert => rewound.insertions += 1,
+            ChangeTag::Delete => rewound.deletions += 1,
+            ChangeTag::Equal => (),
+        }
+    }
+}
+
+fn put(folder: &Path, path: &Path, target: Option<&(Vec<u8>, u32)>) -> io::Result<()> {
+    let name = path.file_name().ok_or_else(|| io::Error::other("the path has no name"))?;
+    let Some((bytes, mode)) = target else {
+        return match unlinkat(&open_folder(folder)?, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        };
+    };
+    std::fs::create_dir_all(folder)?;
+    let folder = open_folder(folder)?;
+    let temporary = format!(".wardian-{}", random::uuid());
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mut file = File::from(openat(&folder, &temporary, flags, Mode::RUSR | Mode::WUSR)?);
+    let written = file.write_all(bytes).and_then(|()| {
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(*mode))?;
+        Ok(renameat(&folder, &temporary, &folder, name)?)
+    });
+    if written.is_err() {
+        let _ = unlinkat(&folder, &temporary, AtFlags::empty());
+    }
+    written
+}
+
+/// Opens a resolved folder; a link anywhere in its path has come since.
+fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY | OFlags::NOFOLLOW;
+    match rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        // gVisor and old kernels have no openat2.
+        Err(Errno::NOSYS) => Ok(rustix::fs::open(path, flags, Mode::empty())?),
+        other => Ok(other?),
+    }
+}

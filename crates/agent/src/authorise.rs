@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use wardian_policy::{Call, Decision, Facts, PathFact, PermissionMode, Policy, Reason, ReasonKind, Rule};
 
 use crate::frames::Out;
-use crate::hook::{HookDecision, Verdict};
+use crate::hook::{HookDecision, HookOutcome};
 use crate::permission::RuleKind;
 use crate::{CanUseTool, Error, Permission, PermissionRequest, PermissionUpdate, words};
 
@@ -101,7 +101,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) tool: &'a str,
     pub(crate) id: &'a str,
     pub(crate) input: Value,
-    pub(crate) verdict: &'a Verdict,
+    pub(crate) verdict: &'a HookOutcome,
 }
 
 impl Authority<'_> {
@@ -220,9 +220,7 @@ fn weigh(policy: &Policy, call: &Call<'_>, facts: &Facts, hook: &HookDecision) -
         }
         (Decision::Allow { .. }, HookDecision::None | HookDecision::Allow) => Weighed::Run,
         // Denied and ended calls do not come here; refuse them all the same.
-        (Decision::Allow { reason }, HookDecision::Deny(_) | HookDecision::Defer | HookDecision::Stop) => {
-            Weighed::Refuse(reason)
-        }
+        (Decision::Allow { reason }, HookDecision::Deny(_) | HookDecision::Defer) => Weighed::Refuse(reason),
     }
 }
 

@@ -1,7 +1,6 @@
 //! One model call: the request, its retries, and the reply as it streams in.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,15 +10,13 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use wardian_protocol::hook::PreToolUseInput;
 use wardian_protocol::sse::SseEvent;
 use wardian_protocol::stream::{Assembler, StreamEvent};
-use wardian_protocol::{ContentBlock, JsonMap, Usage};
+use wardian_protocol::{ContentBlock, Usage};
 
-use crate::authorise::lock;
 use crate::client::{Failure, Reply, retry};
 use crate::frames::{one_block, presentable};
-use crate::hook::{self, Verdict};
+use crate::hook::{HookEvent, HookOutcome};
 use crate::session::Setup;
 use crate::{random, schema};
 
@@ -52,7 +49,7 @@ pub(crate) struct Partial {
 pub(crate) struct Whole {
     pub(crate) message: wardian_protocol::Message,
     /// What hooks said of its calls, by the call's id.
-    pub(crate) verdicts: HashMap<String, Verdict>,
+    pub(crate) verdicts: HashMap<String, HookOutcome>,
 }
 
 /// What the calls of a turn used.
@@ -133,8 +130,8 @@ struct Reading<'a> {
     stop: &'a CancellationToken,
     assembler: Assembler,
     request_id: Option<String>,
-    hooks: FuturesUnordered<BoxFuture<'static, (String, Verdict)>>,
-    verdicts: HashMap<String, Verdict>,
+    hooks: FuturesUnordered<BoxFuture<'static, (String, HookOutcome)>>,
+    verdicts: HashMap<String, HookOutcome>,
     /// How many blocks were given as messages.
     given: usize,
     /// Whether anything of the reply was seen outside: then it cannot be asked for again.
@@ -273,26 +270,18 @@ impl<'a> Reading<'a> {
 }
 
 /// Lets the hooks see a call.
-pub(crate) fn hooks_on(setup: &Setup, block: &ContentBlock) -> Option<BoxFuture<'static, (String, Verdict)>> {
+pub(crate) fn hooks_on(
+    setup: &Setup,
+    block: &ContentBlock,
+) -> Option<BoxFuture<'static, (String, HookOutcome)>> {
     let ContentBlock::ToolUse { id, name, input, .. } = block else { return None };
     let tool = setup.tool(name)?;
-    if setup.hooks.is_empty() || !schema::problems(&tool.schema, input).is_empty() {
+    if !setup.hooks.listens(HookEvent::PreToolUse) || !schema::problems(&tool.schema, input).is_empty() {
         return None;
     }
-    let transcript = setup.out.journal.as_ref().map(|journal| journal.path().display().to_string());
-    let asked = PreToolUseInput {
-        hook_event_name: "PreToolUse".to_owned(),
-        session_id: setup.out.session_id.clone(),
-        transcript_path: transcript.unwrap_or_default(),
-        cwd: setup.context.cwd.display().to_string(),
-        permission_mode: Some(lock(&setup.live).policy.mode.as_str().to_owned()),
-        tool_name: name.clone(),
-        tool_input: input.clone(),
-        tool_use_id: id.clone(),
-        extra: JsonMap::new(),
-    };
-    let (hooks, id) = (Arc::clone(&setup.hooks), id.clone());
-    Some(Box::pin(async move { (id, hook::run(&hooks, asked).await) }))
+    let (hooks, id, name) = (setup.hooks.clone(), id.clone(), name.clone());
+    let fields = json!({"tool_name": name, "tool_input": input, "tool_use_id": id});
+    Some(Box::pin(async move { (id, hooks.run(HookEvent::PreToolUse, &name, fields).await) }))
 }
 
 /// Reads the end of a stream whose reply is whole, so that its connection can be used again.

@@ -12,7 +12,7 @@ use wardian_protocol::ContentBlock;
 use wardian_protocol::frame::PermissionDenial;
 
 use crate::authorise::{Asked, Authority, Ruling};
-use crate::hook::{HookDecision, Verdict};
+use crate::hook::{HookDecision, HookOutcome};
 use crate::session::{Offered, Setup, file_name};
 use crate::tool::{ToolContext, ToolOutput, Within};
 use crate::{schema, state, words};
@@ -52,7 +52,7 @@ struct Planned {
     id: String,
     name: String,
     input: Value,
-    verdict: Verdict,
+    verdict: HookOutcome,
     /// The reply was cut in it.
     cut: bool,
     before: Before,
@@ -110,7 +110,7 @@ impl Answer {
 pub(crate) async fn run_tools(
     setup: &Arc<Setup>,
     reply: &wardian_protocol::Message,
-    verdicts: HashMap<String, Verdict>,
+    verdicts: HashMap<String, HookOutcome>,
     past: Past,
     stop: &CancellationToken,
 ) -> Executed {
@@ -142,9 +142,6 @@ pub(crate) async fn run_tools(
 
 impl Executed {
     async fn take_in(&mut self, setup: &Setup, call: &Planned, answer: Answer) {
-        for failure in &call.verdict.failures {
-            setup.out.hook_failed(failure).await;
-        }
         let context = call.verdict.context.iter().map(|text| words::hook_context(&call.name, text));
         self.context.extend(context);
         self.denials.extend(answer.denial);
@@ -176,7 +173,7 @@ impl Setup {
 
 fn planned(
     reply: &wardian_protocol::Message,
-    mut verdicts: HashMap<String, Verdict>,
+    mut verdicts: HashMap<String, HookOutcome>,
     mut past: Past,
 ) -> Vec<Planned> {
     let was_cut = reply.stop_reason.as_deref() == Some("max_tokens");
@@ -221,10 +218,10 @@ async fn answer(setup: &Arc<Setup>, call: &Planned, skipped: bool, stop: &Cancel
     if let Err(text) = readable(offered, &call.name, &call.input) {
         return Answer::failed(text);
     }
+    if call.verdict.stop.is_some() {
+        return Answer { ended: ToolsEnd::HookStopped, ..Answer::failed(words::NOT_RUN) };
+    }
     match call.verdict.decision {
-        HookDecision::Stop => {
-            return Answer { ended: ToolsEnd::HookStopped, ..Answer::failed(words::NOT_RUN) };
-        }
         HookDecision::Defer => {
             return Answer { ended: ToolsEnd::Deferred, ..Answer::failed(words::NOT_RUN) };
         }

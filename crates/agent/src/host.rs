@@ -9,15 +9,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use wardian_agent::{
-    CanUseTool, HookFailure, McpHost, OnFailure, Permission, PermissionRequest, PermissionUpdate,
-    PreToolUseHook, RuleKind,
+    CanUseTool, Hook, HookFailure, HookInput, HookOutput, McpHost, OnFailure, Permission, PermissionRequest,
+    PermissionUpdate, RuleKind,
 };
 use wardian_protocol::AgentFrame;
 use wardian_protocol::JsonMap;
 use wardian_protocol::control::{
     AgentRequest, ControlAnswer, ControlCancelRequest, ControlRequest, PermissionAnswer,
 };
-use wardian_protocol::hook::{HookMatcher, HookOutput, PreToolUseInput};
+use wardian_protocol::hook::HookMatcher;
 
 /// Questions on their way to the host.
 const QUEUE: usize = 256;
@@ -148,22 +148,20 @@ impl Host {
         })
     }
 
-    /// The hooks that the host registered for `PreToolUse`.
-    pub fn hooks(&self, matchers: &[HookMatcher]) -> Vec<PreToolUseHook> {
-        let hooks = |matcher: &HookMatcher| {
+    /// The hooks that the host registered for an event.
+    pub fn hooks<'a>(&self, matchers: &'a [HookMatcher]) -> impl Iterator<Item = Hook> + use<'a, '_> {
+        let of = |matcher: &'a HookMatcher| {
             matcher.hook_callback_ids.iter().map(|id| self.hook(matcher, id)).collect::<Vec<_>>()
         };
-        matchers.iter().flat_map(hooks).collect()
+        matchers.iter().flat_map(of)
     }
 
-    fn hook(&self, matcher: &HookMatcher, callback_id: &str) -> PreToolUseHook {
+    fn hook(&self, matcher: &HookMatcher, callback_id: &str) -> Hook {
         let (host, callback_id) = (self.clone(), callback_id.to_owned());
-        let callback = move |input: PreToolUseInput| {
+        let mut hook = Hook::new(matcher.matcher.as_deref(), move |input| {
             let (host, callback_id) = (host.clone(), callback_id.clone());
-            let answered = async move { host.run_hook(callback_id, input).await.map_err(HookFailure) };
-            Box::pin(answered) as futures_util::future::BoxFuture<'static, _>
-        };
-        let mut hook = PreToolUseHook::new(matcher.matcher.as_deref(), Arc::new(callback));
+            async move { host.run_hook(callback_id, input).await.map_err(HookFailure) }
+        });
         let timeout = matcher.timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         hook.timeout = timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(hook.timeout);
         if matcher.on_failure.as_deref() == Some("block") {
@@ -172,10 +170,12 @@ impl Host {
         hook
     }
 
-    async fn run_hook(&self, callback_id: String, input: PreToolUseInput) -> Result<HookOutput, String> {
-        let tool_use_id = Some(input.tool_use_id.clone());
+    async fn run_hook(&self, callback_id: String, input: HookInput) -> Result<HookOutput, String> {
+        let tool_use_id = input.tool_use_id().map_or_else(wardian_agent::new_session_id, str::to_owned);
         let input = serde_json::to_value(input).map_err(|error| error.to_string())?;
-        let answer = self.ask(AgentRequest::HookCallback { callback_id, input, tool_use_id }).await?;
+        let answer = self
+            .ask(AgentRequest::HookCallback { callback_id, input, tool_use_id: Some(tool_use_id) })
+            .await?;
         if answer.is_null() {
             return Ok(HookOutput::default());
         }

@@ -33,7 +33,7 @@ mod words;
 pub use checkpoint::{Checkpoints, RewindError, Rewound};
 pub use error::Error;
 pub use frames::PROTOCOL_VERSION;
-pub use hook::{HookFailure, OnFailure, PreToolUseHook};
+pub use hook::{Hook, HookEvent, HookFailure, HookInput, HookOutput, Hooks, OnFailure};
 pub use mcp::{
     Elicitation, Elicited, McpHost, McpManifest, McpServer, McpSource, McpTransport, OnElicitation,
 };

@@ -11,7 +11,7 @@ use wardian_protocol::NanoUsd;
 
 use crate::checkpoint::Checkpoints;
 use crate::command::CustomCommand;
-use crate::hook::PreToolUseHook;
+use crate::hook::Hooks;
 use crate::mcp::{self, McpServer, OnElicitation, ToolSearch};
 use crate::memory::MemoryFile;
 use crate::permission::CanUseTool;
@@ -72,8 +72,8 @@ pub struct Options {
     pub allow_bypass_permissions: bool,
     /// Is asked about calls that nothing else decides. Without it they are denied.
     pub can_use_tool: Option<CanUseTool>,
-    /// Run before each tool call, in this order.
-    pub pre_tool_use: Vec<PreToolUseHook>,
+    /// The caller's code around what happens.
+    pub hooks: Hooks,
     /// How many replies of the model a prompt may take.
     pub max_turns: Option<u64>,
     /// What the query may cost, by our price table, beyond what the conversation had cost before. Checked before each model call and after each reply, so the last
@@ -141,7 +141,7 @@ impl Default for Options {
             permission_mode: PermissionMode::Default,
             allow_bypass_permissions: false,
             can_use_tool: None,
-            pre_tool_use: Vec::new(),
+            hooks: Hooks::default(),
             max_turns: None,
             max_budget: None,
             additional_directories: Vec::new(),

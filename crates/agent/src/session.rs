@@ -15,7 +15,7 @@ use wardian_protocol::{MessageParam, NanoUsd};
 use crate::authorise::{Live, lock, resolve};
 use crate::client::Client;
 use crate::frames::Out;
-use crate::hook::PreToolUseHook;
+use crate::hook::SessionHooks;
 use crate::mcp::{self, McpServer};
 use crate::meter::Meter;
 use crate::query::{Command, text_prompt};
@@ -50,7 +50,7 @@ pub(crate) struct Setup {
     /// The tools as the API wants them.
     pub(crate) definitions: Vec<Value>,
     pub(crate) system: Vec<String>,
-    pub(crate) hooks: Arc<[PreToolUseHook]>,
+    pub(crate) hooks: SessionHooks,
     pub(crate) can_use_tool: Option<CanUseTool>,
     pub(crate) context: ToolContext,
     pub(crate) limits: Limits,
@@ -377,6 +377,7 @@ async fn set_up(options: Options, mut out: Out) -> Result<Setup, Error> {
     let bypass_permitted =
         options.allow_bypass_permissions || options.permission_mode == PermissionMode::BypassPermissions;
     let live = Live { policy, first_model: model.clone(), model, bypass_permitted };
+    let live = Arc::new(Mutex::new(live));
     let output_dir = options
         .output_dir
         .clone()
@@ -397,14 +398,14 @@ async fn set_up(options: Options, mut out: Out) -> Result<Setup, Error> {
     Ok(Setup {
         system: system(&options, &context, &additional_directories, (out.clock)()),
         tasks: Tasks::new(out.clone(), &context.output_dir),
+        hooks: SessionHooks::new(options.hooks, &out, &live),
         out,
         client,
         meter: Arc::default(),
         retry: options.api.retry,
-        live: Arc::new(Mutex::new(live)),
+        live,
         tools,
         definitions,
-        hooks: options.pre_tool_use.into(),
         can_use_tool: options.can_use_tool,
         context,
         limits: Limits { max_turns: options.max_turns, max_budget: options.max_budget },

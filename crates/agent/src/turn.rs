@@ -239,6 +239,7 @@ impl Session {
         let mut content = prompt.message.content;
         without_breakpoints(&mut content);
         let uuid = prompt.uuid.unwrap_or_else(random::uuid);
+        self.setup.hooks.begin_prompt(&uuid);
         let mode = lock(&self.setup.live).policy.mode.as_str();
         let message = MessageParam::new(Role::User, content);
         self.take_checkpoint(&uuid).await;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::JsonMap;
+use crate::control::PermissionAnswer;
 
 /// Which callbacks run for which tools.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,10 +25,11 @@ pub struct HookMatcher {
     pub extra: JsonMap,
 }
 
-/// The input of a `PreToolUse` hook.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PreToolUseInput {
-    /// Always `PreToolUse`.
+/// What a hook is told: what every event has, and the event's own fields.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HookInput {
+    /// The event: `PreToolUse`, …
     pub hook_event_name: String,
     /// The session.
     pub session_id: String,
@@ -35,18 +37,47 @@ pub struct PreToolUseInput {
     pub transcript_path: String,
     /// The working directory.
     pub cwd: String,
+    /// The prompt that this belongs to; absent before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_id: Option<String>,
     /// `default`, `acceptEdits`, …
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub permission_mode: Option<String>,
-    /// The tool.
-    pub tool_name: String,
-    /// What it is to do.
-    pub tool_input: Value,
-    /// The call.
-    pub tool_use_id: String,
-    /// Fields that this version does not know.
+    /// The subagent in which this happens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_id: Option<String>,
+    /// What kind of agent it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_type: Option<String>,
+    /// The event's own fields.
     #[serde(flatten)]
-    pub extra: JsonMap,
+    pub fields: JsonMap,
+}
+
+impl HookInput {
+    /// Returns a field of the event that is a text.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.fields.get(name)?.as_str()
+    }
+
+    /// Returns the tool, for events of tools.
+    #[must_use]
+    pub fn tool_name(&self) -> Option<&str> {
+        self.text("tool_name")
+    }
+
+    /// Returns the call, for events of tools.
+    #[must_use]
+    pub fn tool_use_id(&self) -> Option<&str> {
+        self.text("tool_use_id")
+    }
+
+    /// Returns what the tool is to do, for events of tools.
+    #[must_use]
+    pub fn tool_input(&self) -> Option<&Value> {
+        self.fields.get("tool_input")
+    }
 }
 
 /// What a hook answers. An empty object means: go on. The Python SDK turns `continue_` and `async_` into these names.
@@ -68,32 +99,62 @@ pub struct HookOutput {
     /// Why, with `decision`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The hook goes on by itself; what it says later holds nothing up.
+    #[serde(rename = "async", skip_serializing_if = "Option::is_none")]
+    pub is_async: Option<bool>,
     /// What the event's own kind of hook may say.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub hook_specific_output: Option<PreToolUseOutput>,
+    pub hook_specific_output: Option<HookSpecificOutput>,
     /// Fields that this version does not know.
     #[serde(flatten)]
     pub extra: JsonMap,
 }
 
-/// What a `PreToolUse` hook may say of the call.
+/// What hooks of single events may say. An event takes the fields that are its own, and no others.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct PreToolUseOutput {
+pub struct HookSpecificOutput {
     /// The event's name again.
     pub hook_event_name: String,
-    /// Allow, deny, ask or defer.
+    /// `PreToolUse`: allow, deny, ask or defer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub permission_decision: Option<PermissionDecision>,
-    /// Why.
+    /// `PreToolUse`: why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub permission_decision_reason: Option<String>,
-    /// What the tool is to do instead.
+    /// `PreToolUse`: what the tool is to do instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updated_input: Option<Value>,
     /// Told to the model besides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub additional_context: Option<String>,
+    /// `PostToolUse`: what the tool gave instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub updated_tool_output: Option<Value>,
+    /// `PostToolUse`: the same, for tools of MCP servers only.
+    #[serde(rename = "updatedMCPToolOutput", skip_serializing_if = "Option::is_none")]
+    pub updated_mcp_tool_output: Option<Value>,
+    /// `PermissionRequest`: what is answered in the host's place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<PermissionAnswer>,
+    /// `PermissionDenied`: whether the model may try again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<bool>,
+    /// `UserPromptSubmit`, `SessionStart`: the session's title.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_title: Option<String>,
+    /// `UserPromptSubmit`: whether a block does not repeat the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suppress_original_prompt: Option<bool>,
+    /// `SessionStart`: said in the user's place, first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initial_user_message: Option<String>,
+    /// `Elicitation`, `ElicitationResult`: `accept`, `decline` or `cancel`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// `Elicitation`, `ElicitationResult`: what is accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<Value>,
     /// Fields that this version does not know.
     #[serde(flatten)]
     pub extra: JsonMap,

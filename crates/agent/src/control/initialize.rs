@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use wardian_agent::{PROTOCOL_VERSION, SystemPrompt};
+use wardian_agent::{HookEvent, Hooks, PROTOCOL_VERSION, SystemPrompt};
 use wardian_protocol::control::Initialize;
 use wardian_protocol::hook::HookMatcher;
 
@@ -107,13 +107,11 @@ fn set_hooks(
     host: &Host,
     hooks: BTreeMap<String, Vec<HookMatcher>>,
 ) -> Result<(), String> {
-    setup.options.pre_tool_use = Vec::new();
+    let mut asked = Hooks::default();
     for (event, matchers) in hooks {
-        match event.as_str() {
-            "PreToolUse" => setup.options.pre_tool_use = host.hooks(&matchers),
-            _ if matchers.iter().all(|matcher| matcher.hook_callback_ids.is_empty()) => (),
-            _ => return Err(format!("{event} hooks are not supported by wardian-agent yet")),
-        }
+        let event: HookEvent = event.parse().map_err(|error| format!("failed to {error}"))?;
+        host.hooks(&matchers).for_each(|hook| asked.add(event, hook));
     }
+    setup.options.hooks = asked;
     Ok(())
 }

@@ -184,9 +184,9 @@ async fn control_requests_are_answered_by_name() {
         ),
         (json!({"subtype": 7}), "answers/error", None),
         (
-            json!({"subtype": "initialize", "hooks": {"Stop": [{"hookCallbackIds": ["hook_0"]}]}}),
+            json!({"subtype": "initialize", "hooks": {"Sneeze": [{"hookCallbackIds": ["hook_0"]}]}}),
             "answers/error",
-            Some("Stop hooks"),
+            Some("the hook event \"Sneeze\""),
         ),
         (json!({"subtype": "initialize", "agents": {"a": {}}}), "answers/error", Some("'agents'")),
         (

@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 use wardian_agent::permission::RuleKind;
 use wardian_agent::{
-    CanUseTool, HookFailure, Message, OnFailure, Options, Permission, PermissionMode, PermissionUpdate,
-    PreToolUseHook, query,
+    CanUseTool, Hook, HookEvent, HookFailure, HookOutput, Hooks, Message, OnFailure, Options, Permission,
+    PermissionMode, PermissionUpdate, query,
 };
-use wardian_protocol::hook::HookOutput;
 
 use crate::support::{call, kinds, messages, model, options, result, tool_results};
 
@@ -38,14 +37,12 @@ fn host(answer: Permission) -> (CanUseTool, Arc<Mutex<Vec<Value>>>) {
     (host, asked)
 }
 
-fn hook(output: Value) -> PreToolUseHook {
-    PreToolUseHook::new(
-        Some("Bash"),
-        Arc::new(move |_| {
-            let output = serde_json::from_value::<HookOutput>(output.clone()).unwrap();
-            Box::pin(async move { Ok(output) })
-        }),
-    )
+fn hook(output: Value) -> Hooks {
+    let answer = move |_| {
+        let output = serde_json::from_value::<HookOutput>(output.clone()).unwrap();
+        async move { Ok(output) }
+    };
+    Hooks::default().on(HookEvent::PreToolUse, Hook::new(Some("Bash"), answer))
 }
 
 fn specific(fields: Value) -> Value {
@@ -75,7 +72,7 @@ async fn a_deny_rule_beats_every_mode_every_host_and_every_hook() {
         options.permission_mode = PermissionMode::BypassPermissions;
         options.disallowed_tools = vec!["Bash(touch *)".to_owned()];
         options.can_use_tool = Some(host(Permission::allow()).0);
-        options.pre_tool_use = vec![hook(specific(json!({"permissionDecision": "allow"})))];
+        options.hooks = hook(specific(json!({"permissionDecision": "allow"})));
     })
     .await;
     assert!(!ran(&folder));
@@ -170,8 +167,7 @@ async fn hooks_deny_allow_and_rewrite() {
         (json!({}), false, 1),
         (json!({"async": true, "decision": "block"}), false, 1),
     ] {
-        let (messages, folder) =
-            run(touch(), |options| options.pre_tool_use = vec![hook(output.clone())]).await;
+        let (messages, folder) = run(touch(), |options| options.hooks = hook(output.clone())).await;
         assert_eq!(ran(&folder), runs, "{output}");
         assert_eq!(result(&messages).permission_denials.len(), denied, "{output}");
     }
@@ -180,7 +176,7 @@ async fn hooks_deny_allow_and_rewrite() {
     let rewrite =
         specific(json!({"updatedInput": {"command": "touch other"}, "additionalContext": "mind the gap"}));
     let (_, folder) = run(touch(), |options| {
-        options.pre_tool_use = vec![hook(rewrite)];
+        options.hooks = hook(rewrite);
         options.can_use_tool = Some(can_use_tool);
     })
     .await;
@@ -193,7 +189,7 @@ async fn a_hook_may_ask_stop_or_defer() {
     let (can_use_tool, asked) = host(Permission::deny("no"));
     let (_, folder) = run(touch(), |options| {
         options.permission_mode = PermissionMode::BypassPermissions;
-        options.pre_tool_use = vec![hook(specific(json!({"permissionDecision": "ask"})))];
+        options.hooks = hook(specific(json!({"permissionDecision": "ask"})));
         options.can_use_tool = Some(can_use_tool);
     })
     .await;
@@ -204,7 +200,7 @@ async fn a_hook_may_ask_stop_or_defer() {
     ] {
         let (messages, folder) = run(touch(), |options| {
             options.permission_mode = PermissionMode::BypassPermissions;
-            options.pre_tool_use = vec![hook(output)];
+            options.hooks = hook(output);
         })
         .await;
         let result = result(&messages);
@@ -217,16 +213,11 @@ async fn a_hook_may_ask_stop_or_defer() {
 #[tokio::test]
 async fn a_hook_that_fails_is_told_of_and_blocks_where_it_should() {
     for (on_failure, runs) in [(OnFailure::Continue, true), (OnFailure::Block, false)] {
-        let callback = Arc::new(|_| {
-            let failed: futures_util::future::BoxFuture<'static, Result<HookOutput, HookFailure>> =
-                Box::pin(async { Err(HookFailure("boom".to_owned())) });
-            failed
-        });
-        let mut hook = PreToolUseHook::new(None, callback);
+        let mut hook = Hook::new(None, |_| async { Err(HookFailure("boom".to_owned())) });
         hook.on_failure = on_failure;
         let (messages, folder) = run(touch(), |options| {
             options.permission_mode = PermissionMode::BypassPermissions;
-            options.pre_tool_use = vec![hook];
+            options.hooks = Hooks::default().on(HookEvent::PreToolUse, hook);
         })
         .await;
         assert_eq!(ran(&folder), runs, "{on_failure:?}");

@@ -7,7 +7,7 @@ use wardian_protocol::control::{
     AgentRequest, ControlAnswer, ControlCancelRequest, ControlRequest, ControlResponse, HostRequest,
     PermissionAnswer,
 };
-use wardian_protocol::hook::{HookOutput, PermissionDecision, PreToolUseInput};
+use wardian_protocol::hook::{HookInput, HookOutput, PermissionDecision};
 use wardian_protocol::{AgentFrame, HostFrame};
 
 fn host(request: Value) -> HostRequest {
@@ -185,9 +185,9 @@ fn answers_carry_the_request() {
 #[test]
 fn hook_inputs_and_outputs() {
     let input = json!({"hook_event_name": "PreToolUse", "session_id": "s", "transcript_path": "/t", "cwd": "/",
-        "permission_mode": "default", "tool_name": "Bash", "tool_input": {"command": "ls"}, "tool_use_id": "t",
-        "prompt_id": "p"});
-    let read: PreToolUseInput = serde_json::from_value(input.clone()).unwrap();
+        "prompt_id": "p", "permission_mode": "default", "tool_name": "Bash", "tool_input": {"command": "ls"},
+        "tool_use_id": "t"});
+    let read: HookInput = serde_json::from_value(input.clone()).unwrap();
     assert_eq!(serde_json::to_string(&read).unwrap(), input.to_string());
 
     let output = |value: Value| serde_json::from_value::<HookOutput>(value);
@@ -204,7 +204,7 @@ fn hook_inputs_and_outputs() {
     assert_eq!(decided.extra["suppressOutput"], json!(true));
     assert_eq!(output(serde_json::to_value(&decided).unwrap()).unwrap(), decided);
     let later = output(json!({"async": true, "asyncTimeout": 5})).unwrap();
-    assert_eq!(later.extra["async"], json!(true));
+    assert_eq!(later.is_async, Some(true));
     assert!(output(json!({"hookSpecificOutput": {"permissionDecision": null}})).is_ok());
     assert!(output(json!({"decision": "block", "reason": "x"})).is_ok());
     // A decision that is none is an error, not a go-ahead.

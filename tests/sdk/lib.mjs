@@ -24,13 +24,13 @@ export class Place {
 }
 
 // A model server with this script; `requests()` is what it got so far.
-export async function model(script) {
+export async function model(script, stderr = "inherit") {
   const place = new Place();
   const file = place.file("script.json", JSON.stringify(script));
   const log = place.file("got.jsonl", "");
   const [program, ...args] = JSON.parse(process.env.MODEL_COMMAND);
   const argv = args.map((arg) => ({ SCRIPT: file, LOG: log })[arg] ?? arg);
-  const server = spawn(program, argv, { stdio: ["pipe", "pipe", "inherit"] });
+  const server = spawn(program, argv, { stdio: ["pipe", "pipe", stderr] });
   const line = await new Promise((resolve, reject) => {
     createInterface({ input: server.stdout }).once("line", resolve);
     server.once("exit", (code) => reject(new Error(`the model server ended with ${code}`)));

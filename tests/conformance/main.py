@@ -1,0 +1,1 @@
+"""The stock Python Agent SDK drives the agent in $AGENT."""

@@ -1,0 +1,4 @@
+// Writes docs/compatibility.md.
+export function page() {
+  return "";
+}

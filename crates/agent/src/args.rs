@@ -56,6 +56,9 @@ pub struct Args {
     /// `--resume`: the id as it was given, whatever it is.
     pub resume: Option<String>,
     pub resume_newest: bool,
+    pub fork: bool,
+    pub resume_at: Option<String>,
+    pub resume_drops_turn: Option<String>,
     pub keep_nothing: bool,
     /// `--settings`: JSON, or a file of it.
     pub settings: Option<String>,

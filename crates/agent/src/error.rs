@@ -46,6 +46,19 @@ pub enum Error {
     /// A conversation of this id is kept already.
     #[error("begin the session {0}: this id is already in use")]
     SessionExists(String),
+    /// The conversation has no message of this id.
+    #[error("resume at the message {0}: the conversation has none of this id")]
+    NoMessage(String),
+    /// More would be left out than the turn that was named.
+    #[error("resume at the message {at} without the turn {turn} alone: {message}")]
+    DropsMore {
+        /// The last message that was to stay.
+        at: String,
+        /// The prompt of the turn.
+        turn: String,
+        /// What else would be left out.
+        message: String,
+    },
     /// Another process has taken the conversation up and not let go of it.
     #[error("resume the session {0}: another process is working on it")]
     SessionInUse(String),

@@ -1,6 +1,6 @@
 //! The conversation that the program is to have, by its flags: a new one, one taken up again, or one that is not kept.
 
-use wardian_agent::{Conversation, Error, Transcripts, new_session_id};
+use wardian_agent::{Conversation, Error, Resume, Transcripts, new_session_id};
 use wardian_protocol::frame::{ResultMessage, SdkMessage};
 
 use crate::args::{Args, Complaint};
@@ -13,11 +13,11 @@ pub struct Wish {
     session_id: Option<String>,
     resume: Option<String>,
     newest: bool,
-    replay_after: Option<String>,
+    how: Resume,
     keep_nothing: bool,
 }
 
-/// The conversation asked for is not there.
+/// The conversation asked for is not there, or not so.
 #[derive(Debug)]
 pub struct Missing {
     session_id: Option<String>,
@@ -28,19 +28,29 @@ impl Wish {
     /// Reads the flags.
     pub fn new(args: &Args, environment: &Environment, cwd: &std::path::Path) -> Result<Self, Complaint> {
         let resumes = args.resume.is_some() || args.resume_newest;
-        if resumes && args.session_id.is_some() {
-            return Err(
-                "option '--session-id' names a new session; with '--resume' or '--continue' the old one \
-                keeps its id"
-                    .to_owned(),
-            );
+        // The official CLI's words: programs may look for them.
+        if resumes && args.session_id.is_some() && !args.fork {
+            return Err("--session-id with --continue or --resume also needs --fork-session.".to_owned());
         }
+        if args.resume_at.is_some() && !resumes {
+            return Err("--resume-session-at requires --resume".to_owned());
+        }
+        if args.resume_drops_turn.is_some() && args.resume_at.is_none() {
+            return Err("--resume-drops-turn requires --resume-session-at".to_owned());
+        }
+        let fork_id = args.session_id.clone().filter(|_| resumes);
         Ok(Self {
             transcripts: environment.config_dir.as_deref().map(|config| Transcripts::of(config, cwd)),
             session_id: args.session_id.clone(),
             resume: args.resume.clone(),
             newest: args.resume_newest,
-            replay_after: environment.replay_after.clone(),
+            how: Resume {
+                replay_after: environment.replay_after.clone(),
+                at: args.resume_at.clone(),
+                drops_turn: args.resume_drops_turn.clone(),
+                fork: resumes && args.fork,
+                fork_id,
+            },
             keep_nothing: args.keep_nothing,
         })
     }
@@ -59,9 +69,13 @@ impl Wish {
         };
         if let Some(id) = wanted {
             let found = match &self.transcripts {
-                Some(transcripts) => {
-                    transcripts.resume(&id, self.replay_after.as_deref()).await.map_err(told)?
-                }
+                Some(transcripts) => match transcripts.resume(&id, &self.how).await {
+                    Err(Error::NoMessage(at)) => return Ok(Err(Missing::message(self.id_of(id), &at))),
+                    Err(Error::DropsMore { at, turn, message }) => {
+                        return Ok(Err(Missing::drops_more(self.id_of(id), &at, &turn, &message)));
+                    }
+                    found => found.map_err(told)?,
+                },
                 None => None,
             };
             let found = found.map(|found| if self.keep_nothing { found.unkept() } else { found });
@@ -80,7 +94,30 @@ impl Wish {
     }
 }
 
+impl Wish {
+    /// The session that the host hears of.
+    fn id_of(&self, resumed: String) -> String {
+        if self.how.fork { self.how.fork_id.clone().unwrap_or_else(new_session_id) } else { resumed }
+    }
+}
+
+/// What is not there. Programs compare these texts.
 impl Missing {
+    fn message(session_id: String, at: &str) -> Self {
+        Self {
+            session_id: Some(session_id),
+            complaint: format!("No message found with message.uuid of: {at}"),
+        }
+    }
+
+    fn drops_more(session_id: String, at: &str, turn: &str, message: &str) -> Self {
+        let complaint = format!(
+            "Resume rejected by --resume-drops-turn: resuming at {at} would discard entries not attributable to turn \
+             {turn}: {message}"
+        );
+        Self { session_id: Some(session_id), complaint }
+    }
+
     fn id(id: String) -> Self {
         let complaint = format!("No conversation found with session ID: {id}");
         Self { session_id: Some(id), complaint }

@@ -45,7 +45,7 @@ pub use query::{Interrupted, Prompt, Query, QueryHandle, query};
 pub use random::uuid as new_session_id;
 pub use subagent::AgentDefinition;
 pub use tool::{Tool, ToolContext, ToolOutput};
-pub use transcript::{Conversation, Transcripts};
+pub use transcript::{Conversation, Resume, Transcripts};
 pub use wardian_policy::PermissionMode;
 pub use wardian_protocol::NanoUsd;
 pub use wardian_protocol::frame::SdkMessage as Message;

@@ -105,6 +105,8 @@ pub struct Options {
     pub api_key_source: String,
     /// The session's id, a UUID; default: the conversation's, or a fresh one.
     pub session_id: Option<String>,
+    /// What a new session is called where sessions are listed; default: by its last prompt.
+    pub title: Option<String>,
     /// Where the conversation is kept, and what was said before; none: nowhere, and nothing.
     pub conversation: Option<Conversation>,
     /// Whether a turn that did not come to its end is taken to it before the first prompt. Else its open calls are told
@@ -157,6 +159,7 @@ impl Default for Options {
             session_state_events: false,
             api_key_source: "user".to_owned(),
             session_id: None,
+            title: None,
             conversation: None,
             continue_interrupted: false,
             clock: system_clock,

@@ -22,7 +22,7 @@ use crate::query::{Command, text_prompt};
 use crate::state::Limits;
 use crate::task::Tasks;
 use crate::tool::{ReadLog, Tool, ToolContext, Within};
-use crate::transcript::{Conversation, Found, OpenReply};
+use crate::transcript::{self, Conversation, Found, OpenReply};
 use crate::turn::Cause;
 use crate::{
     CanUseTool, Error, Interrupted, Message, Options, Prompt, RetryPolicy, SystemPrompt, Thinking, ToolSet,
@@ -64,6 +64,8 @@ pub(crate) struct Setup {
     pub(crate) api_key_source: String,
     /// Questions to the host that are out.
     pub(crate) waiting: Arc<AtomicUsize>,
+    /// What a new session is called.
+    pub(crate) title: Option<String>,
     /// What `system/init` says of them.
     pub(crate) mcp_servers: Vec<Value>,
 }
@@ -130,6 +132,8 @@ pub(crate) struct Session {
     pub(crate) prompts: HashSet<String>,
     /// The last prompt before a restart, and the result of its turn if it ended.
     last: Option<(String, Option<Message>)>,
+    /// Nothing was said yet.
+    pub(crate) is_new: bool,
 }
 
 /// Runs a query until it has no more prompts, or is cancelled.
@@ -176,6 +180,7 @@ impl Session {
         let Found { history, open, meter, prompts, result, .. } = found;
         let last = prompts.last().cloned().map(|uuid| (uuid, result));
         let carried = meter.total();
+        let is_new = history.is_empty() && open.is_none();
         *setup.meter() = meter;
         Self {
             setup: Arc::new(setup),
@@ -185,6 +190,7 @@ impl Session {
             results: 0,
             prompts: prompts.into_iter().collect(),
             last,
+            is_new,
         }
     }
 
@@ -366,6 +372,11 @@ impl Inbox {
 async fn set_up(options: Options, mut out: Out) -> Result<Setup, Error> {
     let client = Arc::new(Client::new(&options.api)?);
     let cwd = directory(&options.cwd).await?;
+    if let Some(journal) = &out.journal {
+        let within = cwd.clone();
+        let branch = tokio::task::spawn_blocking(move || transcript::branch(&within)).await;
+        journal.set_branch(branch.unwrap_or_default());
+    }
     let mut additional_directories = Vec::new();
     for path in &options.additional_directories {
         additional_directories.push(directory(&cwd.join(path)).await?);
@@ -417,6 +428,7 @@ async fn set_up(options: Options, mut out: Out) -> Result<Setup, Error> {
         include_partial_messages: options.include_partial_messages,
         state_events: options.session_state_events,
         api_key_source: options.api_key_source,
+        title: options.title,
         waiting: Arc::default(),
         mcp_servers: Vec::new(),
     })

@@ -9,40 +9,43 @@
 //! | `wardian_reply_ended` | a reply is over: whether it stays in the conversation (`kept`), why it stopped, the totals |
 //! | `wardian_tool_started` | before a call is executed, after it was permitted: `toolUseId` |
 //! | `wardian_turn_ended` | before the `result` of a turn is given; holds it |
+//! | `wardian_rewound` | before the first message of a host that took the conversation up at an earlier one: `to` |
+//! | `wardian_system_prompt` | where the host wants the system prompt to stay: `system` |
+//!
+//! A `compact_boundary` and the summary after it, as the official CLI writes them, take the place of all before.
 //!
 //! A call with `wardian_tool_started` and without a result was under way when the process died. Calls that the host runs
 //! itself have no such line. What was written last may be cut anywhere; lines that are none are skipped. Costs go on from
 //! the totals, and a budget is for one process alone. One process at a time has a conversation, by a file lock. What
 //! cannot be written is not done: the turn ends with `error_during_execution`.
 
+mod branch;
 mod file;
+mod fork;
 mod journal;
 mod line;
 mod read;
 mod repair;
+mod resume;
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::Instant;
 use wardian_protocol::{ContentBlock, MessageParam};
 
+pub(crate) use self::branch::branch;
 pub(crate) use self::journal::{Journal, Unkept};
 pub(crate) use self::read::calls;
+pub use self::resume::Resume;
 
 use crate::meter::Meter;
 use crate::{Error, Message, random};
 
 /// The longest folder name that is not shortened. source: the SDKs' session helpers.
 const MAX_FOLDER_NAME: usize = 200;
-/// How long another process may take to let go of a conversation: a little longer than the SDKs wait before they kill.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is tried.
-const LOCK_INTERVAL: Duration = Duration::from_millis(20);
-
 /// The folder that holds the conversations of one working directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transcripts {
@@ -76,44 +79,8 @@ impl Transcripts {
         if folder.has(&name) {
             return Err(Error::SessionExists(session_id));
         }
-        let journal = Journal::new(folder, self.path(&session_id), None, None);
+        let journal = Journal::new(folder, self.path(&session_id), None);
         Ok(Conversation::new(session_id, journal))
-    }
-
-    /// Takes up a conversation where its last whole line left it. `None`: there is none of this id. `replay_after`: the
-    /// last message that was seen before; see [`Conversation::take_replay`].
-    ///
-    /// # Errors
-    /// [`Error::Transcript`]: it is no plain file, too large, or cannot be read; [`Error::SessionInUse`].
-    pub async fn resume(
-        &self,
-        session_id: &str,
-        replay_after: Option<&str>,
-    ) -> Result<Option<Conversation>, Error> {
-        if !is_uuid(session_id) {
-            return Ok(None);
-        }
-        let (folder, name) = (self.folder.clone(), file_name(session_id));
-        let Some((folder, opened)) = self.blocking(move || file::open(&folder, &name)).await? else {
-            return Ok(None);
-        };
-        let opened = Arc::new(opened);
-        let patience = Instant::now() + LOCK_PATIENCE;
-        while !file::lock(&opened) {
-            if Instant::now() >= patience {
-                return Err(Error::SessionInUse(session_id.to_owned()));
-            }
-            tokio::time::sleep(LOCK_INTERVAL).await;
-        }
-        let (source, after) = (Arc::clone(&opened), replay_after.map(str::to_owned));
-        let found = self.blocking(move || read::read(&source, after)).await?;
-        let journal = Journal::new(folder, self.path(session_id), Some(opened), found.last_uuid.clone());
-        if found.cut {
-            journal.mend();
-        }
-        let mut conversation = Conversation::new(session_id.to_owned(), journal);
-        conversation.found = found;
-        Ok(Some(conversation))
     }
 
     /// The id of the conversation that was written to last.
@@ -160,6 +127,10 @@ pub(crate) struct Found {
     pub(crate) replay: Vec<Value>,
     /// Whether the file ends in the middle of a line.
     pub(crate) cut: bool,
+    /// The system prompt that is to stay.
+    pub(crate) system_prompt: Option<Vec<String>>,
+    /// The lines that are no part of the conversation any more.
+    dropped: Vec<Range<usize>>,
 }
 
 /// A reply whose turn did not get past it.

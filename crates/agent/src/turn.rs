@@ -245,6 +245,11 @@ impl Session {
         self.take_checkpoint(&uuid).await;
         // Where it cannot be kept the turn ends before anything is done.
         let _ = self.setup.out.keep_prompt(&uuid, &message, mode).await;
+        if std::mem::take(&mut self.is_new)
+            && let Some(title) = &self.setup.title
+        {
+            let _ = self.setup.out.keep_title(title).await;
+        }
         self.prompts.insert(uuid);
         self.hear(message.content);
     }

@@ -5,6 +5,8 @@
 mod binary;
 #[path = "it/failures.rs"]
 mod failures;
+#[path = "it/forks.rs"]
+mod forks;
 #[path = "it/hostile.rs"]
 mod hostile;
 #[path = "it/hosting.rs"]

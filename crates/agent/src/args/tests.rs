@@ -91,7 +91,6 @@ fn what_cannot_be_done_is_refused_by_name() {
         ("-z", "unknown option '-z'"),
         ("--verbose=1", "takes no value"),
         ("--model", "needs a value"),
-        ("--fork-session", "'--fork-session' is not supported"),
         ("--resume", "needs a value"),
         ("-r", "needs a value"),
         ("--setting-sources=project", "'--setting-sources' is not supported"),

@@ -6,8 +6,12 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, openat, statat};
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, RenameFlags, flock, openat, renameat_with, statat, unlinkat,
+};
 use rustix::io::Errno;
+
+use crate::random;
 
 /// Where conversations lie, held open: what is put in its place later changes nothing.
 #[derive(Clone, Debug)]
@@ -29,6 +33,32 @@ impl Folder {
     pub(super) fn create(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::APPEND | OFlags::CLOEXEC;
         Ok(File::from(openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR).map_err(told)?))
+    }
+}
+
+impl Folder {
+    /// Makes a file that nobody else has made, with what `fill` writes in it: all of it, or no file.
+    pub(super) fn create_filled(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<File> {
+        let temporary = format!(".{name}.{}", random::uuid());
+        let mut file = self.create(&temporary)?;
+        let filled = fill(&mut file).and_then(|()| {
+            match renameat_with(&self.0, &temporary, &self.0, name, RenameFlags::NOREPLACE) {
+                // Some file systems cannot refuse to replace.
+                Err(Errno::INVAL | Errno::NOSYS) if !self.has(name) => {
+                    Ok(rustix::fs::renameat(&self.0, &temporary, &self.0, name)?)
+                }
+                other => Ok(other?),
+            }
+        });
+        if let Err(error) = filled {
+            let _ = unlinkat(&self.0, &temporary, AtFlags::empty());
+            return Err(error);
+        }
+        Ok(file)
     }
 }
 

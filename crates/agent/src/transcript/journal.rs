@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::file::{self, Folder};
+use super::fork::Fork;
 
 /// Lines up to this length are written in place. They go into the system's cache in microseconds, where a hop to another
 /// thread and back takes ten times as long, and there are four of them to a tool call.
@@ -22,8 +22,10 @@ pub(crate) struct Journal {
     path: PathBuf,
     file: tokio::sync::Mutex<Option<Arc<File>>>,
     last_uuid: Mutex<Option<String>>,
-    /// The file ends within a line: the next one begins on its own.
-    cut: AtomicBool,
+    /// What comes before the first line that is written.
+    first: Mutex<First>,
+    /// The branch that the working directory is on; on every line, as the official CLI has it.
+    branch: OnceLock<String>,
     /// Why nothing is written any more.
     failure: OnceLock<String>,
     /// Fires when the process is to end: what happens then is for whoever resumes.
@@ -34,27 +36,58 @@ pub(crate) struct Journal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unkept;
 
+/// What is written before the first line.
+#[derive(Debug, Default)]
+pub(super) enum First {
+    #[default]
+    Nothing,
+    /// This; the end of a line that was cut, or a note.
+    Text(String),
+    /// The conversation that this one goes on from.
+    Copy(Fork),
+}
+
 impl Journal {
-    pub(super) fn new(
-        folder: Folder,
-        path: PathBuf,
-        file: Option<Arc<File>>,
-        last_uuid: Option<String>,
-    ) -> Self {
+    pub(super) fn new(folder: Folder, path: PathBuf, file: Option<Arc<File>>) -> Self {
         Self {
             folder,
             path,
             file: tokio::sync::Mutex::new(file),
-            last_uuid: Mutex::new(last_uuid),
-            cut: AtomicBool::new(false),
+            last_uuid: Mutex::default(),
+            first: Mutex::default(),
+            branch: OnceLock::new(),
             failure: OnceLock::new(),
             sealed: OnceLock::new(),
         }
     }
 
-    /// Begins the next line on its own: the last one was cut.
-    pub(super) fn mend(&self) {
-        self.cut.store(true, Ordering::Relaxed);
+    /// Goes on after this message, with `first` before all else.
+    pub(super) fn after(mut self, last_uuid: Option<String>, first: First) -> Self {
+        self.last_uuid = Mutex::new(last_uuid);
+        self.first = Mutex::new(first);
+        self
+    }
+
+    /// One for a new conversation beside this one.
+    #[expect(dead_code, reason = "/clear comes next")]
+    pub(crate) fn beside(&self, session_id: &str) -> Self {
+        let journal =
+            Self::new(self.folder.clone(), self.path.with_file_name(super::file_name(session_id)), None);
+        if let Some(end) = self.sealed.get() {
+            journal.seal_with(end.clone());
+        }
+        if let Some(branch) = self.branch.get() {
+            journal.set_branch(branch.clone());
+        }
+        journal
+    }
+
+    pub(crate) fn set_branch(&self, branch: String) {
+        let _ = self.branch.set(branch);
+    }
+
+    pub(super) fn branch(&self) -> Option<&str> {
+        self.branch.get().map(String::as_str)
     }
 
     /// Writes nothing any more once this fires.
@@ -83,19 +116,21 @@ impl Journal {
         if self.failure.get().is_some() || self.sealed.get().is_some_and(CancellationToken::is_cancelled) {
             return Err(Unkept);
         }
-        let mut text = String::new();
-        if self.cut.swap(false, Ordering::Relaxed) {
-            text.push('\n');
-        }
+        let first = std::mem::take(&mut *self.first.lock().unwrap_or_else(PoisonError::into_inner));
+        let (mut text, fork) = match first {
+            First::Nothing => (String::new(), None),
+            First::Text(text) => (text, None),
+            First::Copy(fork) => (String::new(), Some(fork)),
+        };
         text.push_str(&line.to_string());
         text.push('\n');
-        let is_short = text.len() <= SHORT_BYTES;
+        let is_short = text.len() <= SHORT_BYTES && fork.is_none();
         let (file, folder, name) = (slot.clone(), self.folder.clone(), self.path.file_name());
         let name = name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let write = move || -> io::Result<Arc<File>> {
             let file = match file {
                 Some(file) => file,
-                None => begin(&folder, &name)?,
+                None => begin(&folder, &name, fork)?,
             };
             write_whole(&file, text.as_bytes())?;
             Ok(file)
@@ -119,8 +154,11 @@ impl Journal {
     }
 }
 
-fn begin(folder: &Folder, name: &str) -> io::Result<Arc<File>> {
-    let file = folder.create(name)?;
+fn begin(folder: &Folder, name: &str, fork: Option<Fork>) -> io::Result<Arc<File>> {
+    let file = match fork {
+        Some(fork) => folder.create_filled(name, |file| fork.copy_to(file))?,
+        None => folder.create(name)?,
+    };
     if !file::lock(&file) {
         return Err(io::Error::other("another process has taken the transcript"));
     }

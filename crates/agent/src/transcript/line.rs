@@ -1,5 +1,6 @@
 //! The lines of a transcript: how they are written, and what of them is read back.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -17,8 +18,17 @@ pub(super) const TOOL_STARTED: &str = "wardian_tool_started";
 pub(super) const REPLY_ENDED: &str = "wardian_reply_ended";
 /// When a turn is over.
 pub(super) const TURN_ENDED: &str = "wardian_turn_ended";
+/// Before the first message of a host that took the conversation up at an earlier one.
+pub(super) const REWOUND: &str = "wardian_rewound";
+/// The system prompt that is to stay.
+pub(super) const SYSTEM_PROMPT: &str = "wardian_system_prompt";
+/// Where a summary takes the place of all before.
+pub(super) const COMPACT_BOUNDARY: &str = "compact_boundary";
 /// Structured outputs over this many bytes are left out: they are for who watched, and nothing reads them again.
 const MAX_STRUCTURED_BYTES: usize = 64 * 1024;
+
+/// So much of a prompt names a session.
+const MAX_LAST_PROMPT_CHARS: usize = 200;
 
 /// What is read of a line.
 #[derive(Debug, Deserialize)]
@@ -51,9 +61,45 @@ pub(super) struct Line<'a> {
     pub(super) tool_use_result: Option<&'a RawValue>,
     #[serde(default)]
     pub(super) is_meta: bool,
+    #[serde(default)]
+    pub(super) is_compact_summary: bool,
+    /// The SDKs' helpers copied it from another session, without what only we need.
+    pub(super) forked_from: Option<IgnoredAny>,
+    pub(super) compact_metadata: Option<CompactMetadata>,
+    pub(super) to: Option<String>,
+    pub(super) system: Option<Vec<String>>,
+    /// As the official CLI spells it.
+    #[serde(rename = "totalCostUSD")]
+    pub(super) total_cost: Option<Value>,
+}
+
+/// What is read of a `compact_boundary`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct CompactMetadata {
+    pub(super) preserved_messages: Option<Preserved>,
+}
+
+/// The messages that stay as they are beside the summary.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Preserved {
+    pub(super) uuids: Vec<String>,
 }
 
 impl Line<'_> {
+    /// Whether this program wrote it, and with it all that belongs to it.
+    pub(super) const fn is_ours(&self) -> bool {
+        self.wardian_version.is_some() && self.forked_from.is_none()
+    }
+
+    /// Whether it is a prompt, whoever wrote it.
+    pub(super) fn begins_turn(&self) -> bool {
+        let answers = self.tool_use_result.is_some()
+            || self.message.is_some_and(|message| message.get().contains("\"tool_result\""));
+        self.kind == "user" && (self.is_prompt || !self.is_ours() && !self.is_meta && !answers)
+    }
+
     /// The message as it was given; `None` for what was not given: prompts, and what hooks say to the model.
     pub(super) fn frame(&self) -> Option<Value> {
         if self.is_prompt || self.is_meta {
@@ -117,7 +163,26 @@ impl Out {
         let mut fields = Map::new();
         fields.insert("permissionMode".to_owned(), mode.into());
         fields.insert("isPrompt".to_owned(), true.into());
-        self.keep("user", uuid, message, fields).await
+        self.keep("user", uuid, message, fields).await?;
+        let Some(journal) = &self.journal else { return Ok(()) };
+        // The SDKs' helpers name sessions by it.
+        let text: String = first_text(&message.content).chars().take(MAX_LAST_PROMPT_CHARS).collect();
+        let line = json!({"type": "last-prompt", "lastPrompt": text, "leafUuid": uuid, "sessionId": self.session_id});
+        journal.append(&line).await
+    }
+
+    /// Keeps the name that the host gave the session.
+    pub(crate) async fn keep_title(&self, title: &str) -> Result<(), Unkept> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let line = json!({"type": "custom-title", "customTitle": title, "sessionId": self.session_id});
+        journal.append(&line).await
+    }
+
+    /// Notes the system prompt that is to stay.
+    #[expect(dead_code, reason = "snapshots of the system prompt come next")]
+    pub(crate) async fn keep_system_prompt(&self, system: &[String]) {
+        // What was not written is found out at the next turn of the loop.
+        let _ = self.note(SYSTEM_PROMPT, json!({"system": system})).await;
     }
 
     /// Keeps what hooks said to the model.
@@ -147,6 +212,7 @@ impl Out {
             "message": message,
             "uuid": uuid,
             "timestamp": self.timestamp(),
+            "gitBranch": journal.branch(),
             "wardianVersion": env!("CARGO_PKG_VERSION"),
         });
         if let Value::Object(fields) = &mut line {
@@ -193,6 +259,15 @@ impl Out {
         }
         journal.append(&line).await
     }
+}
+
+fn first_text(content: &[ContentBlock]) -> &str {
+    for block in content {
+        if let ContentBlock::Text { text, .. } = block {
+            return text;
+        }
+    }
+    ""
 }
 
 /// The time that a message was given: the same here as there.

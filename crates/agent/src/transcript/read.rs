@@ -1,15 +1,16 @@
 //! Reads a conversation back. The file may end anywhere, hold lines that are none, or be what somebody else wrote:
 //! what cannot be read is skipped, and what is left is made into a conversation that the API takes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::ops::Range;
 
 use serde_json::Value;
 use wardian_protocol::frame::MAX_HOST_LINE_BYTES;
 use wardian_protocol::{ContentBlock, MessageParam, Role};
 
-use super::line::{Line, REPLY_ENDED, TOOL_STARTED, TURN_ENDED};
+use super::line::{COMPACT_BOUNDARY, Line, REPLY_ENDED, REWOUND, SYSTEM_PROMPT, TOOL_STARTED, TURN_ENDED};
 use super::repair::repair;
 use super::{Found, OpenReply};
 use crate::Message;
@@ -22,35 +23,133 @@ const MAX_FILE_BYTES: u64 = 1 << 30;
 /// The most that is kept in memory of what was said: more than the API takes in one request (32 MB).
 const MAX_HISTORY_BYTES: usize = 96 * 1024 * 1024;
 
-/// Reads a file from its beginning. Blocks.
-pub(super) fn read(mut file: &File, replay_after: Option<String>) -> io::Result<Found> {
-    if file.metadata()?.len() > MAX_FILE_BYTES {
-        return Err(io::Error::other("the transcript is too large"));
-    }
-    file.seek(SeekFrom::Start(0))?;
-    parse(BufReader::new(file), replay_after)
+/// What of a conversation is wanted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) replay_after: Option<String>,
+    /// Nothing after this message.
+    pub(super) at: Option<String>,
+    /// The prompt whose turn alone may come after it.
+    pub(super) drops: Option<String>,
 }
 
-pub(super) fn parse(mut source: impl BufRead, replay_after: Option<String>) -> io::Result<Found> {
-    let mut reader = Reader { replay_after, ..Reader::default() };
+/// Why a conversation cannot be taken up where it was wanted.
+#[derive(Debug)]
+pub(super) enum Unreadable {
+    /// It has no such message.
+    NoMessage,
+    /// What would be dropped is not the turn that was named.
+    DropsMore(String),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Unreadable {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Reads a file from its beginning. Blocks.
+pub(super) fn read(mut file: &File, wanted: &Wanted) -> Result<Found, Unreadable> {
+    if file.metadata()?.len() > MAX_FILE_BYTES {
+        return Err(io::Error::other("the transcript is too large").into());
+    }
+    file.seek(SeekFrom::Start(0))?;
+    parse(BufReader::new(file), wanted)
+}
+
+pub(super) fn parse(mut source: impl BufRead + Seek, wanted: &Wanted) -> Result<Found, Unreadable> {
+    let mut dropped = Vec::new();
+    let first = Reader { replay_after: wanted.replay_after.clone(), ..Reader::default() };
+    let read = pass(&mut source, first, &dropped)?;
+    for (line, to) in &read.rewinds {
+        dropped.extend(read.places.get(to).map(|place| place + 1..*line));
+    }
+    if let Some(at) = &wanted.at {
+        let place = read.places.get(at).filter(|place| !is_in(&dropped, **place));
+        let place = *place.ok_or(Unreadable::NoMessage)?;
+        if let Some(turn) = &wanted.drops {
+            source.seek(SeekFrom::Start(0))?;
+            only_this_turn(&mut source, place, &dropped, turn)?;
+        }
+        dropped.push(place + 1..usize::MAX);
+    }
+    if dropped.is_empty() {
+        return Ok(read.finish());
+    }
+    source.seek(SeekFrom::Start(0))?;
+    let again = Reader { replay_after: wanted.replay_after.clone(), ..Reader::default() };
+    let mut read = pass(&mut source, again, &dropped)?;
+    if wanted.at.is_some() {
+        read.cut();
+    }
+    Ok(Found { dropped, ..read.finish() })
+}
+
+fn pass(source: &mut impl BufRead, mut reader: Reader, dropped: &[Range<usize>]) -> io::Result<Reader> {
     let mut line = Vec::new();
-    let mut cut = false;
-    while let Some(ended) = next_line(&mut source, &mut line)? {
-        cut = !ended;
-        if let Ok(text) = std::str::from_utf8(&line)
-            && let Ok(line) = serde_json::from_str::<Line<'_>>(text)
-        {
-            reader.take_in(&line);
+    let mut index = 0;
+    while let Some(ended) = next_line(source, &mut line)? {
+        reader.found.cut = !ended;
+        let text = std::str::from_utf8(&line).ok();
+        if let Some(line) = text.and_then(|text| serde_json::from_str::<Line<'_>>(text).ok()) {
+            reader.index(&line, index);
+            if is_in(dropped, index) {
+                reader.pass_over(&line);
+            } else {
+                reader.take_in(&line);
+            }
         }
         if reader.history_bytes > MAX_HISTORY_BYTES {
             return Err(io::Error::other("the conversation is too large"));
         }
+        index += 1;
     }
-    Ok(Found { cut, ..reader.finish() })
+    Ok(reader)
+}
+
+pub(super) fn is_in(dropped: &[Range<usize>], line: usize) -> bool {
+    dropped.iter().any(|range| range.contains(&line))
+}
+
+/// Checks that what comes after a line is the turn of this prompt, and nothing else.
+fn only_this_turn(
+    source: &mut impl BufRead,
+    after: usize,
+    dropped: &[Range<usize>],
+    turn: &str,
+) -> Result<(), Unreadable> {
+    let mut text = Vec::new();
+    let mut index = 0;
+    let mut begun = false;
+    while next_line(source, &mut text)?.is_some() {
+        let line =
+            std::str::from_utf8(&text).ok().and_then(|text| serde_json::from_str::<Line<'_>>(text).ok());
+        let is_behind = index > after && !is_in(dropped, index);
+        index += 1;
+        let Some(line) = line.filter(|_| is_behind) else { continue };
+        let is_message = matches!(line.kind.as_str(), "user" | "assistant") && !line.is_sidechain;
+        if !is_message || line.is_meta && !begun {
+            continue;
+        }
+        let is_this = line.uuid.as_deref() == Some(turn);
+        if !begun && !is_this {
+            let uuid = line.uuid.unwrap_or_default();
+            return Err(Unreadable::DropsMore(format!(
+                "it would begin with {uuid}, which is not that prompt"
+            )));
+        }
+        if begun && line.begins_turn() {
+            let uuid = line.uuid.unwrap_or_default();
+            return Err(Unreadable::DropsMore(format!("the prompt {uuid} came later")));
+        }
+        begun = true;
+    }
+    Ok(())
 }
 
 /// The next line, empty where it is too long. `None` at the end; else whether the line had its end.
-fn next_line(source: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<bool>> {
+pub(super) fn next_line(source: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option<bool>> {
     line.clear();
     let mut too_long = false;
     let mut any = false;
@@ -76,6 +175,9 @@ fn next_line(source: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Option
     }
 }
 
+/// How many of the last messages a summary may leave as they are.
+const MAX_PRESERVED: usize = 64;
+
 /// A reply whose lines are being read.
 #[derive(Default)]
 struct Reply {
@@ -86,7 +188,7 @@ struct Reply {
 }
 
 #[derive(Default)]
-struct Reader {
+pub(super) struct Reader {
     history: Vec<MessageParam>,
     history_bytes: usize,
     reply: Option<Reply>,
@@ -98,17 +200,85 @@ struct Reader {
     /// Until it is found.
     replay_after: Option<String>,
     replays: bool,
+    /// The last messages, for a summary that leaves some of them.
+    recent: VecDeque<(String, MessageParam)>,
+    /// The messages that stay beside the summary that comes next.
+    boundary: Option<Vec<String>>,
+    /// Where messages lie, by their ids.
+    places: HashMap<String, usize>,
+    /// Where the conversation was taken up at an earlier message.
+    rewinds: Vec<(usize, String)>,
+    passes_over: bool,
     found: Found,
 }
 
 impl Reader {
+    fn index(&mut self, line: &Line<'_>, index: usize) {
+        if line.subtype.as_deref() == Some(REWOUND) {
+            self.rewinds.extend(line.to.clone().map(|to| (index, to)));
+        } else if let Some(uuid) = line.uuid.as_ref().filter(|_| !line.is_sidechain) {
+            self.places.insert(uuid.clone(), index);
+        }
+    }
+
+    /// Reads a line that is no part of the conversation any more: what it cost stays.
+    fn pass_over(&mut self, line: &Line<'_>) {
+        self.cut();
+        self.cost(line);
+    }
+
+    /// Ends the conversation here: what there is of a reply stays, and nothing is under way.
+    fn cut(&mut self) {
+        if !std::mem::replace(&mut self.passes_over, true) {
+            self.end_reply(Some(true));
+            self.turn_open = Some(false);
+            self.found.result = None;
+        }
+    }
+
+    fn cost(&mut self, line: &Line<'_>) {
+        let total = line.total_cost.as_ref().and_then(|total| serde_json::from_value(total.clone()).ok());
+        if let (Some(total), Some(by_model)) = (line.total_cost_usd.or(total), &line.model_usage) {
+            self.found.meter.restore(total, by_model.clone());
+        }
+    }
+
+    /// Puts a summary in the place of all before, but for the messages that its boundary left as they are.
+    fn summed_up(&mut self, summary: MessageParam, kept: &[String]) {
+        self.end_reply(None);
+        let recent = std::mem::take(&mut self.recent);
+        self.history.clear();
+        self.history_bytes = 0;
+        self.found.system_prompt = None;
+        self.hear(summary);
+        recent
+            .into_iter()
+            .filter(|(uuid, _)| kept.contains(uuid))
+            .for_each(|(_, message)| self.hear(message));
+    }
+
+    fn remember(&mut self, line: &Line<'_>, message: MessageParam) {
+        if self.recent.len() == MAX_PRESERVED {
+            self.recent.pop_front();
+        }
+        self.recent.extend(line.uuid.clone().map(|uuid| (uuid, message)));
+    }
+
     fn take_in(&mut self, line: &Line<'_>) {
+        self.passes_over = false;
         match (line.kind.as_str(), line.subtype.as_deref()) {
             ("user" | "assistant", _) if line.is_sidechain => (),
             ("user", _) => self.user(line),
             ("assistant", _) => self.assistant(line),
             ("system", Some(TOOL_STARTED)) => self.started.extend(line.tool_use_id.clone()),
             ("system", Some(REPLY_ENDED)) => self.reply_ended(line),
+            ("system", Some(COMPACT_BOUNDARY)) => {
+                let metadata = line.compact_metadata.as_ref();
+                let kept = metadata.and_then(|metadata| metadata.preserved_messages.as_ref());
+                self.boundary = Some(kept.map(|kept| kept.uuids.clone()).unwrap_or_default());
+            }
+            ("system", Some(SYSTEM_PROMPT)) => self.found.system_prompt.clone_from(&line.system),
+            ("cost-state", _) => self.cost(line),
             ("system", Some(TURN_ENDED)) => {
                 self.end_reply(None);
                 // One that failed for want of an answer, or of money, can be gone on with: its message stands unanswered.
@@ -130,9 +300,17 @@ impl Reader {
             self.found.prompts.extend(line.uuid.clone());
             self.found.result = None;
         }
+        if let Some(kept) = self.boundary.take().filter(|_| line.is_compact_summary) {
+            return self.summed_up(message, &kept);
+        }
+        self.remember(line, message.clone());
+        self.hear(message);
+    }
+
+    fn hear(&mut self, message: MessageParam) {
         match self.history.last_mut() {
-            Some(last) if last.role == Role::User => last.content.extend(message.content),
-            Some(_) | None => self.history.push(MessageParam::new(Role::User, message.content)),
+            Some(last) if last.role == message.role => last.content.extend(message.content),
+            Some(_) | None => self.history.push(message),
         }
     }
 
@@ -151,8 +329,10 @@ impl Reader {
         }
         let reply = self.reply.get_or_insert_with(Reply::default);
         reply.id = message.id;
-        reply.ours = line.wardian_version.is_some();
-        reply.content.extend(message.content.iter().map(presentable));
+        reply.ours = line.is_ours();
+        let content: Vec<ContentBlock> = message.content.iter().map(presentable).collect();
+        reply.content.extend(content.iter().cloned());
+        self.remember(line, MessageParam::new(Role::Assistant, content));
     }
 
     fn message(&mut self, line: &Line<'_>, bytes: usize) {
@@ -162,7 +342,7 @@ impl Reader {
         } else if self.replay_after.is_some() && self.replay_after == line.uuid {
             self.replays = true;
         }
-        self.turn_open = line.wardian_version.is_some().then_some(true);
+        self.turn_open = line.is_ours().then_some(true);
         if line.uuid.is_some() {
             self.found.last_uuid.clone_from(&line.uuid);
         }
@@ -171,9 +351,7 @@ impl Reader {
     fn reply_ended(&mut self, line: &Line<'_>) {
         self.end_reply(Some(line.kept));
         self.stop_reason.clone_from(&line.stop_reason);
-        if let (Some(total), Some(by_model)) = (line.total_cost_usd, &line.model_usage) {
-            self.found.meter.restore(total, by_model.clone());
-        }
+        self.cost(line);
     }
 
     /// Takes the reply into the conversation. One of ours without its end was cut by a crash: with calls it stays, for

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use wardian_protocol::{ContentBlock, MessageParam, NanoUsd, Role};
 
-use super::read::{calls, parse};
+use super::read::{Unreadable, Wanted, calls};
 use super::{Found, OpenReply};
 
 fn line(kind: &str, fields: Value) -> String {
@@ -50,8 +50,12 @@ fn turn_ended() -> String {
     line("system", json!({"subtype": "wardian_turn_ended", "result": result}))
 }
 
+fn parse(bytes: &[u8]) -> Found {
+    super::read::parse(std::io::Cursor::new(bytes), &Wanted::default()).unwrap()
+}
+
 fn found(lines: &[String]) -> Found {
-    parse(lines.concat().as_bytes(), None).unwrap()
+    parse(lines.concat().as_bytes())
 }
 
 /// The conversation as it would go on: its open calls answered, and another prompt.
@@ -205,10 +209,10 @@ fn a_call_that_came_before_with_the_same_id_was_not_begun() {
 fn what_others_wrote_is_taken_as_it_stands() {
     let foreign = |line: String| line.replace(",\"wardianVersion\":\"0\"", "");
     let lines = [prompt("p"), text("r1")].map(foreign);
-    let found = parse(lines.concat().as_bytes(), None).unwrap();
+    let found = parse(lines.concat().as_bytes());
     assert_eq!((found.interrupted, found.history.len()), (false, 2));
     let lines = [prompt("p"), tool_use("r1", "a")].map(foreign);
-    assert!(parse(lines.concat().as_bytes(), None).unwrap().interrupted);
+    assert!(parse(lines.concat().as_bytes()).interrupted);
 }
 
 fn any_line() -> impl Strategy<Value = String> {
@@ -222,6 +226,9 @@ fn any_line() -> impl Strategy<Value = String> {
         id.prop_map(started),
         any::<bool>().prop_map(reply_ended),
         Just(turn_ended()),
+        prop::sample::select(vec!["a", "b", "r1-a", "r2-a", "a-r"]).prop_map(rewound),
+        Just(boundary(&["a", "r1-a"])),
+        Just(summary()),
         "[ -~]{0,40}\n",
     ]
 }
@@ -237,6 +244,131 @@ proptest! {
         let mut text = lines.concat().into_bytes();
         let at = at.index(text.len() + 1);
         text.splice(at..at, bytes);
-        prop_assert_eq!(problem(&continued(parse(&text[..], None).unwrap())), None);
+        prop_assert_eq!(problem(&continued(parse(&text))), None);
     }
+}
+
+fn rewound(to: &str) -> String {
+    line("system", json!({"subtype": "wardian_rewound", "to": to}))
+}
+
+fn reply(id: &str) -> [String; 3] {
+    [text(id), reply_ended(true), turn_ended()]
+}
+
+/// Three turns.
+fn three() -> Vec<String> {
+    let turns = [("p1", "r1"), ("p2", "r2"), ("p3", "r3")];
+    turns.iter().flat_map(|(asked, said)| [vec![prompt(asked)], reply(said).to_vec()].concat()).collect()
+}
+
+fn said_in(found: &Found) -> Vec<String> {
+    let texts = found.history.iter().flat_map(|message| &message.content).map(|block| match block {
+        ContentBlock::Text { text, .. } => text.clone(),
+        ContentBlock::ToolUse { id, .. } => format!("call {id}"),
+        ContentBlock::ToolResult { tool_use_id, .. } => format!("result {tool_use_id}"),
+        other => format!("{other:?}"),
+    });
+    texts.collect()
+}
+
+fn at(lines: &[String], uuid: &str, drops: Option<&str>) -> Result<Found, Unreadable> {
+    let wanted = Wanted { at: Some(uuid.to_owned()), drops: drops.map(str::to_owned), replay_after: None };
+    super::read::parse(std::io::Cursor::new(lines.concat()), &wanted)
+}
+
+#[test]
+fn a_conversation_is_taken_up_at_any_message() {
+    let found = at(&three(), "r2-a", None).unwrap();
+    assert_eq!(said_in(&found), ["p1", "r1", "p2", "r2"]);
+    assert_eq!(
+        (found.last_uuid.as_deref(), found.interrupted, found.open.is_some()),
+        (Some("r2-a"), false, false)
+    );
+    assert_eq!(found.meter.total(), NanoUsd(500_000_000), "what it cost stays");
+    assert_eq!(found.prompts, ["p1", "p2"]);
+    // At a prompt, and at the very end.
+    let found = at(&three(), "p2", None).unwrap();
+    assert_eq!((said_in(&found), found.interrupted), (vec!["p1".into(), "r1".into(), "p2".into()], false));
+    assert_eq!(said_in(&at(&three(), "r3-a", None).unwrap()).len(), 6);
+    // Within a turn: the call is open, and settled by the next prompt.
+    let calls =
+        [prompt("p1"), tool_use("r1", "a"), reply_ended(true), started("a"), result("a"), turn_ended()];
+    let found = at(&calls, "r1-a", None).unwrap();
+    assert_eq!(found.open.as_ref().map(|open| open.answered.len()), Some(0));
+    assert_eq!(problem(&continued(found)), None);
+    assert!(matches!(at(&three(), "r9-a", None), Err(Unreadable::NoMessage)));
+}
+
+#[test]
+fn what_was_left_out_stays_left_out() {
+    let mut lines = three();
+    lines.extend([rewound("r1-a"), prompt("p4")]);
+    lines.extend(reply("r4"));
+    assert_eq!(said_in(&found(&lines)), ["p1", "r1", "p4", "r4"]);
+    assert_eq!(found(&lines).prompts, ["p1", "p4"]);
+    assert!(matches!(at(&lines, "r2-a", None), Err(Unreadable::NoMessage)), "it is on no branch any more");
+    assert_eq!(said_in(&at(&lines, "p4", None).unwrap()), ["p1", "r1", "p4"]);
+    lines.extend([rewound("p4"), prompt("p5")]);
+    assert_eq!(said_in(&found(&lines)), ["p1", "r1", "p4", "p5"]);
+    assert_eq!(said_in(&found(&[three(), vec![rewound("nobody")]].concat())).len(), 6);
+}
+
+#[test]
+fn only_the_turn_that_was_named_may_be_dropped() {
+    assert_eq!(said_in(&at(&three(), "r2-a", Some("p3")).unwrap()), ["p1", "r1", "p2", "r2"]);
+    assert_eq!(said_in(&at(&three(), "r3-a", Some("p3")).unwrap()).len(), 6, "nothing is dropped");
+    for (uuid, drops, expected) in
+        [("r1-a", "p3", "begin with p2"), ("r1-a", "p2", "p3 came later"), ("r2-a", "p9", "begin with p3")]
+    {
+        let Err(Unreadable::DropsMore(message)) = at(&three(), uuid, Some(drops)) else { panic!("{drops}") };
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn a_copy_that_the_sdks_made_is_whole() {
+    // They leave out our notes, and mark what they copied.
+    let lines: Vec<String> = three()
+        .into_iter()
+        .filter(|line| line.contains("\"message\""))
+        .map(|line| line.replacen('{', "{\"forkedFrom\":{\"sessionId\":\"s\"},", 1))
+        .collect();
+    let copy = found(&lines);
+    assert_eq!((said_in(&copy).len(), copy.interrupted, copy.open.is_some()), (6, false, false));
+    // And it is gone on with.
+    let more = found(&[lines, vec![prompt("p4")], reply("r4").to_vec()].concat());
+    assert_eq!((said_in(&more).len(), more.interrupted), (8, false));
+}
+
+fn boundary(preserved: &[&str]) -> String {
+    let metadata = json!({"trigger": "auto", "preservedMessages": {"anchorUuid": "s", "uuids": preserved}});
+    line("system", json!({"subtype": "compact_boundary", "uuid": "b", "compactMetadata": metadata}))
+}
+
+fn summary() -> String {
+    let message = json!({"role": "user", "content": "summary"});
+    line("user", json!({"uuid": "s", "isCompactSummary": true, "message": message}))
+}
+
+#[test]
+fn a_summary_takes_the_place_of_all_before_it() {
+    let after = [prompt("p5"), text("r5"), reply_ended(true), turn_ended()];
+    let lines = [three(), vec![boundary(&[]), summary()], after.to_vec()].concat();
+    assert_eq!(said_in(&found(&lines)), ["summary", "p5", "r5"]);
+    // A prompt that came before it, and is answered after it.
+    let lines = [three(), vec![prompt("p4"), boundary(&["p4"]), summary()], reply("r4").to_vec()].concat();
+    assert_eq!(said_in(&found(&lines)), ["summary", "p4", "r4"]);
+    // Back to before it, and to the summary itself.
+    assert_eq!(said_in(&at(&lines, "r2-a", None).unwrap()), ["p1", "r1", "p2", "r2"]);
+    assert_eq!(said_in(&at(&lines, "s", None).unwrap()), ["summary", "p4"]);
+    // Cut between the two: nothing is forgotten.
+    assert_eq!(said_in(&found(&[three(), vec![boundary(&[])]].concat())).len(), 6);
+}
+
+#[test]
+fn what_the_official_cli_counted_is_carried_on() {
+    let cost = json!({"totalCostUSD": 0.25, "modelUsage": {"m": {"inputTokens": 3, "costUSD": 0.25}}});
+    let found = found(&[three(), vec![line("cost-state", cost)]].concat());
+    assert_eq!((found.meter.total(), found.meter.by_model()["m"].input_tokens), (NanoUsd(250_000_000), 3));
 }

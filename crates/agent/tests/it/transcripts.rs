@@ -75,6 +75,7 @@ async fn a_turn_is_kept_line_by_line_as_the_helpers_read_it() {
     let lines = place.lines();
     let expected = [
         "user",
+        "last-prompt",
         "assistant",
         "assistant",
         "system/wardian_reply_ended",
@@ -216,7 +217,7 @@ async fn a_transcript_cut_at_any_byte_goes_on_from_its_last_whole_line() {
     let transcripts = Transcripts::of(place.kept.path(), &place.cwd.path().canonicalize().unwrap());
     for cut in (0..whole.len()).step_by(7) {
         place.write(&whole[..cut]);
-        assert!(transcripts.resume(ID, None).await.unwrap().is_some(), "{cut}");
+        assert!(transcripts.resume(ID, &wardian_agent::Resume::default()).await.unwrap().is_some(), "{cut}");
     }
 }
 

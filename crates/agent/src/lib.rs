@@ -16,6 +16,7 @@ pub mod memory;
 mod meter;
 pub mod options;
 pub mod permission;
+mod prompt;
 pub mod query;
 mod random;
 mod request;
@@ -41,6 +42,7 @@ pub use options::{
     ApiConfig, ApiKey, AutoCompact, Endpoint, Options, RetryPolicy, SystemPrompt, Thinking, ToolSet,
 };
 pub use permission::{CanUseTool, Permission, PermissionRequest, PermissionUpdate, RuleKind};
+pub use prompt::DYNAMIC_BOUNDARY;
 pub use query::{Interrupted, Prompt, Query, QueryHandle, query};
 pub use random::uuid as new_session_id;
 pub use subagent::AgentDefinition;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use wardian_protocol::{ContentBlock, JsonMap, MessageParam, Role};
 
 use crate::Thinking;
+use crate::prompt::DYNAMIC_BOUNDARY;
 
 /// What a request is made of.
 #[derive(Clone, Copy, Debug)]
@@ -66,8 +67,19 @@ struct Body<'a> {
     messages: Messages<'a>,
 }
 
-fn system(blocks: &[String]) -> Vec<Value> {
-    let mut blocks: Vec<Value> = blocks.iter().map(|text| json!({"type": "text", "text": text})).collect();
+/// The system prompt with its cache breakpoints: one at the end, and one where what is the same in every session ends.
+fn system(texts: &[String]) -> Vec<Value> {
+    let mut blocks: Vec<Value> = Vec::new();
+    let mut is_parted = false;
+    for text in texts {
+        if text != DYNAMIC_BOUNDARY {
+            blocks.push(json!({"type": "text", "text": text}));
+        } else if !std::mem::replace(&mut is_parted, true)
+            && let Some(last) = blocks.last_mut()
+        {
+            last["cache_control"] = breakpoint();
+        }
+    }
     if let Some(last) = blocks.last_mut() {
         last["cache_control"] = breakpoint();
     }

@@ -18,6 +18,7 @@ use crate::frames::Out;
 use crate::hook::SessionHooks;
 use crate::mcp::{self, McpServer};
 use crate::meter::Meter;
+use crate::prompt::{self, Opening};
 use crate::query::{Command, text_prompt};
 use crate::state::Limits;
 use crate::task::Tasks;
@@ -25,8 +26,8 @@ use crate::tool::{ReadLog, Tool, ToolContext, Within};
 use crate::transcript::{self, Conversation, Found, OpenReply};
 use crate::turn::Cause;
 use crate::{
-    CanUseTool, Error, Interrupted, Message, Options, Prompt, RetryPolicy, SystemPrompt, Thinking, ToolSet,
-    UserMessage, random, tools, words,
+    CanUseTool, Error, Interrupted, Message, Options, Prompt, RetryPolicy, Thinking, ToolSet, UserMessage,
+    random, tools,
 };
 
 /// Prompts that may wait.
@@ -50,6 +51,8 @@ pub(crate) struct Setup {
     /// The tools as the API wants them.
     pub(crate) definitions: Vec<Value>,
     pub(crate) system: Vec<String>,
+    /// What opens the conversation.
+    pub(crate) opening: Opening,
     pub(crate) hooks: SessionHooks,
     pub(crate) can_use_tool: Option<CanUseTool>,
     pub(crate) context: ToolContext,
@@ -64,8 +67,6 @@ pub(crate) struct Setup {
     pub(crate) api_key_source: String,
     /// Questions to the host that are out.
     pub(crate) waiting: Arc<AtomicUsize>,
-    /// What a new session is called.
-    pub(crate) title: Option<String>,
     /// What `system/init` says of them.
     pub(crate) mcp_servers: Vec<Value>,
 }
@@ -161,7 +162,10 @@ pub(crate) async fn run(
     let resumes = options.continue_interrupted && found.interrupted;
     let servers = std::mem::take(&mut options.mcp_servers);
     match set_up(options, out.clone()).await {
-        Ok(setup) => {
+        Ok(mut setup) => {
+            if let Some(system) = found.system_prompt.clone().filter(|_| setup.opening.keeps_system_prompt) {
+                setup.system = system;
+            }
             let mut session = Session::new(setup, found);
             let mut inbox = Inbox::new(prompt);
             let mut commands = commands;
@@ -407,7 +411,8 @@ async fn set_up(options: Options, mut out: Out) -> Result<Setup, Error> {
     };
     out.cwd.clone_from(&context.cwd);
     Ok(Setup {
-        system: system(&options, &context, &additional_directories, (out.clock)()),
+        system: prompt::system(&options, &context, &additional_directories, (out.clock)()),
+        opening: Opening::new(&options, &context, &additional_directories, (out.clock)()),
         tasks: Tasks::new(out.clone(), &context.output_dir),
         hooks: SessionHooks::new(options.hooks, &out, &live),
         out,
@@ -428,7 +433,6 @@ async fn set_up(options: Options, mut out: Out) -> Result<Setup, Error> {
         include_partial_messages: options.include_partial_messages,
         state_events: options.session_state_events,
         api_key_source: options.api_key_source,
-        title: options.title,
         waiting: Arc::default(),
         mcp_servers: Vec::new(),
     })
@@ -476,21 +480,6 @@ fn definition(offered: &Offered) -> Value {
         "description": offered.tool.description(),
         "input_schema": offered.schema,
     })
-}
-
-fn system(options: &Options, context: &ToolContext, more: &[PathBuf], now: jiff::Timestamp) -> Vec<String> {
-    let mut blocks = match &options.system_prompt {
-        SystemPrompt::Empty => Vec::new(),
-        SystemPrompt::Text(blocks) => blocks.clone(),
-        SystemPrompt::Preset => {
-            let date = now.strftime("%Y-%m-%d").to_string();
-            vec![words::PRESET.to_owned(), words::surroundings(&context.cwd, more, &date)]
-        }
-    };
-    blocks.extend(options.append_system_prompt.clone());
-    // The API refuses empty blocks; the SDKs send one where no prompt is set.
-    blocks.retain(|block| !block.trim().is_empty());
-    blocks
 }
 
 /// A text as a file name: an id that others chose must not lead elsewhere.

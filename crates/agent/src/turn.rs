@@ -227,7 +227,7 @@ impl Session {
     }
 
     /// Adds to what the user's side says.
-    fn hear(&mut self, content: Vec<ContentBlock>) {
+    pub(crate) fn hear(&mut self, content: Vec<ContentBlock>) {
         match self.history.last_mut() {
             // Two user messages in a row would be one to the API; make them one, so that the next request agrees.
             Some(last) if last.role == Role::User => last.content.extend(content),
@@ -243,13 +243,11 @@ impl Session {
         let mode = lock(&self.setup.live).policy.mode.as_str();
         let message = MessageParam::new(Role::User, content);
         self.take_checkpoint(&uuid).await;
+        if std::mem::take(&mut self.is_new) {
+            self.open_conversation().await;
+        }
         // Where it cannot be kept the turn ends before anything is done.
         let _ = self.setup.out.keep_prompt(&uuid, &message, mode).await;
-        if std::mem::take(&mut self.is_new)
-            && let Some(title) = &self.setup.title
-        {
-            let _ = self.setup.out.keep_title(title).await;
-        }
         self.prompts.insert(uuid);
         self.hear(message.content);
     }

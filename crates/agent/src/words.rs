@@ -100,6 +100,10 @@ pub(crate) fn spilled(shown: usize, whole: usize, kept_at: Option<&Path>) -> Str
     }
 }
 
+/// Comes before the instructions from files.
+pub(crate) const INSTRUCTIONS: &str = "The user and the project have written instructions for you in these files. Follow \
+    them. Where two of them differ, the later one holds; what the user says in the conversation goes before all.";
+
 /// Where and when the preset's agent works.
 pub(crate) fn surroundings(cwd: &Path, more: &[std::path::PathBuf], date: &str) -> String {
     let mut text = format!(

@@ -15,6 +15,8 @@ mod hosting;
 mod limits;
 #[path = "it/mcp.rs"]
 mod mcp;
+#[path = "it/opening.rs"]
+mod opening;
 #[path = "it/permissions.rs"]
 mod permissions;
 #[path = "it/process.rs"]

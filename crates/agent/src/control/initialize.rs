@@ -82,18 +82,19 @@ fn set_up(setup: &mut Setup, host: &Host, initialize: Initialize) -> Result<(), 
 }
 
 /// Sets what one more field asks for: a line for each.
-#[expect(clippy::needless_pass_by_value, reason = "the fields that are built take their value")]
-fn set_field(_setup: &mut Setup, name: &str, value: Value) -> Result<(), String> {
+fn set_field(setup: &mut Setup, name: &str, value: Value) -> Result<(), String> {
     match name {
         // They change nothing here: they ask for things that are only more to see.
         "agentProgressSummaries"
-        | "excludeDynamicSections"
         | "forwardSubagentText"
         | "perTaskStopAffordance"
         | "promptSuggestions"
-        | "supportedDialogKinds"
-        | "systemPromptSnapshot"
-        | "title" => (),
+        | "supportedDialogKinds" => (),
+        "excludeDynamicSections" => setup.options.exclude_dynamic_sections = value == true,
+        "systemPromptSnapshot" => setup.options.system_prompt_snapshot = value == true,
+        "title" => {
+            setup.options.title = value.as_str().filter(|title| !title.trim().is_empty()).map(str::to_owned)
+        }
         // These are read together.
         name if servers::FIELDS.contains(&name) => (),
         _ if nothing(&value) => (),

@@ -179,7 +179,6 @@ impl Out {
     }
 
     /// Notes the system prompt that is to stay.
-    #[expect(dead_code, reason = "snapshots of the system prompt come next")]
     pub(crate) async fn keep_system_prompt(&self, system: &[String]) {
         // What was not written is found out at the next turn of the loop.
         let _ = self.note(SYSTEM_PROMPT, json!({"system": system})).await;

@@ -107,9 +107,9 @@ async fn what_is_sent_stays_as_it_was_and_its_end_is_marked() {
     }
     let marks: Vec<Vec<String>> = bodies.iter().map(|body| marked_places(body, String::new())).collect();
     insta::assert_snapshot!(marks.iter().map(|marks| marks.join(" ")).collect::<Vec<_>>().join("\n"), @r##"
-.system[2] .messages[0].content[0]
-.system[2] .messages[0].content[0] .messages[2].content[0]
-.system[2] .messages[2].content[0] .messages[4].content[1]
+.system[0] .system[2] .messages[0].content[0]
+.system[0] .system[2] .messages[0].content[0] .messages[2].content[0]
+.system[0] .system[2] .messages[2].content[0] .messages[4].content[1]
 "##);
 }
 

@@ -32,6 +32,7 @@ pub struct Args {
     pub output: OutputFormat,
     pub prompt: Option<String>,
     pub model: Option<String>,
+    pub fallback_models: Vec<String>,
     pub system_prompt: Option<String>,
     pub system_prompt_file: Option<PathBuf>,
     pub append_system_prompt: Option<String>,
@@ -92,6 +93,7 @@ output, as the official SDKs start it; with a prompt (or -p and the prompt on st
   --output-format text|json|stream-json
   --input-format text|stream-json
   --model MODEL                     an id, or opus, sonnet, haiku
+  --fallback-model A,B              models that take its place when it cannot be had
   --system-prompt TEXT              instead of the built-in prompt   (--system-prompt-file FILE)
   --append-system-prompt TEXT       after it                         (--append-system-prompt-file FILE)
   --tools A,B                       the built-in tools that there are ('' for none, 'default' for all)

@@ -1,41 +1,41 @@
 //! One model call: the request, its retries, and the reply as it streams in.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
+use serde_json::json;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wardian_protocol::sse::SseEvent;
-use wardian_protocol::stream::{Assembler, StreamEvent};
-use wardian_protocol::{ContentBlock, Usage};
 
-use crate::client::{Failure, Reply, retry};
-use crate::frames::{one_block, presentable};
-use crate::hook::{HookEvent, HookOutcome};
+use crate::client::{Failure, FailureKind, retry};
+use crate::hook::HookOutcome;
+use crate::random;
 use crate::session::Setup;
-use crate::{random, schema};
+use crate::spending::{Spending, millis};
+
+mod reading;
+
+pub(crate) use reading::hooks_on;
+use reading::{Ended, Reading};
 
 /// A refusal for money that leaves less than this many tokens is not worth another try.
 const MIN_MAX_TOKENS: u64 = 256;
-/// How long the end of the stream may take after the end of the reply, so that the connection can be kept.
-const STREAM_END_TIMEOUT: Duration = Duration::from_millis(250);
+/// How often an overloaded model is asked again where another can take its place. source: observed of the official CLI.
+const RETRIES_BEFORE_FALLBACK: u32 = 2;
 
 /// How a model call ended.
 pub(crate) enum Called {
     /// With a whole reply.
     Replied(Box<Whole>),
+    /// With the beginning of a reply, which broke off.
+    Broken(Box<Partial>, Box<Failure>),
     /// With nothing to go on from.
     Failed(Box<Failure>),
     /// The turn was stopped; with what the reply held by then, if it had begun.
     Interrupted(Option<Box<Partial>>),
 }
 
-/// What an interrupted reply held.
+/// What an unfinished reply held.
 pub(crate) struct Partial {
     /// The blocks that were given, and maybe a text under way.
     pub(crate) message: wardian_protocol::Message,
@@ -43,6 +43,8 @@ pub(crate) struct Partial {
     pub(crate) given: usize,
     /// How many blocks had begun.
     pub(crate) begun: usize,
+    /// The API's id for the request.
+    pub(crate) request_id: Option<String>,
 }
 
 /// A whole reply.
@@ -50,39 +52,52 @@ pub(crate) struct Whole {
     pub(crate) message: wardian_protocol::Message,
     /// What hooks said of its calls, by the call's id.
     pub(crate) verdicts: HashMap<String, HookOutcome>,
+    /// The API's id for the request.
+    pub(crate) request_id: Option<String>,
 }
 
-/// What the calls of a turn used.
-#[derive(Debug, Default)]
-pub(crate) struct Spending {
-    pub(crate) usage: Usage,
-    pub(crate) api_time: Duration,
-}
-
-/// Calls the model. `body` writes the request for a number of reply tokens.
+/// Calls the model. `body` writes the request for a number of reply tokens; `has_fallback`: another model can take its
+/// place.
 pub(crate) async fn call_model(
     setup: &Setup,
     spending: &mut Spending,
     mut max_tokens: u64,
     body: impl Fn(u64) -> Bytes,
+    has_fallback: bool,
     stop: &CancellationToken,
 ) -> Called {
     let first_try = Instant::now();
     let mut request = body(max_tokens);
     let mut clamped = false;
     let mut attempt = 0;
-    loop {
+    if setup.include_partial_messages {
         setup.out.system("status", json!({"status": "requesting"})).await;
+    }
+    loop {
         let began = Instant::now();
-        let mut reading = Reading::new(setup, stop);
+        spending.times.requested((setup.out.clock)());
+        let mut reading = Reading::new(setup, stop, spending);
         let ended = reading.run(request.clone()).await;
-        spending.api_time += began.elapsed();
-        reading.settle(spending);
+        reading.settle(matches!(ended, Ended::Whole(_)));
         let failure = match ended {
-            Ended::Whole(whole) => return Called::Replied(whole),
+            Ended::Whole(whole) => {
+                spending.api_time += began.elapsed();
+                return Called::Replied(whole);
+            }
             Ended::Interrupted => return Called::Interrupted(reading.partial()),
-            Ended::Failed(failure) if reading.shown => return Called::Failed(failure),
-            Ended::Failed(failure) => failure,
+            Ended::Failed(failure) if reading.has_given() => {
+                if !retry::retryable(&failure) {
+                    return Called::Failed(failure);
+                }
+                return match reading.partial() {
+                    Some(partial) => Called::Broken(partial, failure),
+                    None => Called::Failed(failure),
+                };
+            }
+            Ended::Failed(failure) => {
+                reading.abandon().await;
+                failure
+            }
         };
         if let Some(fitting) = failure.max_tokens_that_fit()
             && !clamped
@@ -94,199 +109,34 @@ pub(crate) async fn call_model(
             continue;
         }
         attempt += 1;
+        if has_fallback && attempt > retries_before_fallback(&failure) {
+            return Called::Failed(failure);
+        }
         let (now, elapsed, chance) = ((setup.out.clock)(), first_try.elapsed(), random::chance());
         let Some(wait) = retry::delay(&setup.retry, &failure, attempt, elapsed, now, chance) else {
             return Called::Failed(failure);
         };
-        announce_retry(setup, attempt, wait, &failure).await;
+        let fields = json!({
+            "attempt": attempt,
+            "max_retries": setup.retry.max_retries,
+            "retry_delay_ms": millis(wait),
+            "error_status": failure.status(),
+            "error": failure.retry_error(),
+        });
+        setup.out.system("api_retry", fields).await;
         tokio::select! {
             biased;
             () = stop.cancelled() => return Called::Interrupted(None),
-            () = tokio::time::sleep(wait) => (),
+            () = tokio::time::sleep(wait) => spending.api_time += began.elapsed(),
         }
     }
 }
 
-async fn announce_retry(setup: &Setup, attempt: u32, wait: Duration, failure: &Failure) {
-    let fields = json!({
-        "attempt": attempt,
-        "max_retries": setup.retry.max_retries,
-        "retry_delay_ms": u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
-        "error_status": failure.status(),
-        "error": failure.assistant_error(),
-    });
-    setup.out.system("api_retry", fields).await;
-}
-
-enum Ended {
-    Whole(Box<Whole>),
-    Interrupted,
-    Failed(Box<Failure>),
-}
-
-/// A reply as it streams in.
-struct Reading<'a> {
-    setup: &'a Setup,
-    stop: &'a CancellationToken,
-    assembler: Assembler,
-    request_id: Option<String>,
-    hooks: FuturesUnordered<BoxFuture<'static, (String, HookOutcome)>>,
-    verdicts: HashMap<String, HookOutcome>,
-    /// How many blocks were given as messages.
-    given: usize,
-    /// Whether anything of the reply was seen outside: then it cannot be asked for again.
-    shown: bool,
-    /// Whether the reply is whole.
-    stopped: bool,
-}
-
-impl<'a> Reading<'a> {
-    fn new(setup: &'a Setup, stop: &'a CancellationToken) -> Self {
-        Self {
-            setup,
-            stop,
-            assembler: Assembler::default(),
-            request_id: None,
-            hooks: FuturesUnordered::new(),
-            verdicts: HashMap::new(),
-            given: 0,
-            shown: false,
-            stopped: false,
-        }
+/// How often a failure is tried again while another model waits.
+fn retries_before_fallback(failure: &Failure) -> u32 {
+    match (&failure.kind, failure.fallback_trigger()) {
+        (_, Some("overloaded")) => RETRIES_BEFORE_FALLBACK,
+        (FailureKind::Status { .. } | FailureKind::InStream { .. }, Some(_)) => 0,
+        (_, Some(_) | None) => u32::MAX,
     }
-
-    async fn run(&mut self, request: Bytes) -> Ended {
-        let posted = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => return Ended::Interrupted,
-            posted = self.setup.client.post(request) => posted,
-        };
-        let mut reply = match posted {
-            Ok(reply) => reply,
-            Err(failure) => return Ended::Failed(failure),
-        };
-        self.request_id = reply.request_id.take();
-        loop {
-            let event = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Ended::Interrupted,
-                Some((id, verdict)) = self.hooks.next(), if !self.hooks.is_empty() => {
-                    self.verdicts.insert(id, verdict);
-                    continue;
-                }
-                event = reply.next() => event,
-            };
-            match event {
-                Err(failure) => return Ended::Failed(failure),
-                Ok(None) => break,
-                Ok(Some(event)) => {
-                    if let Err(failure) = self.take_in(&event).await {
-                        return Ended::Failed(failure);
-                    }
-                }
-            }
-            if self.stopped {
-                drain(&mut reply).await;
-                break;
-            }
-        }
-        self.finish().await
-    }
-
-    async fn take_in(&mut self, event: &SseEvent) -> Result<(), Box<Failure>> {
-        let parsed = StreamEvent::parse(event)?;
-        if matches!(parsed, StreamEvent::Ping {}) {
-            return Ok(());
-        }
-        if matches!(parsed, StreamEvent::MessageStart { .. }) && self.assembler.so_far().is_some() {
-            return Err(Failure::malformed("the reply began twice"));
-        }
-        let completed = self.assembler.push(&parsed)?;
-        if let Some(index) = completed {
-            self.give(index).await;
-        }
-        if self.setup.include_partial_messages {
-            self.shown |= matches!(parsed, StreamEvent::ContentBlockStart { .. });
-            let raw: Value = serde_json::from_str(&event.data).unwrap_or(Value::Null);
-            let id = self.assembler.so_far().map(|message| message.id.clone());
-            self.setup.out.stream_event(raw, id.as_deref(), json!({})).await;
-        }
-        self.stopped = matches!(parsed, StreamEvent::MessageStop {});
-        Ok(())
-    }
-
-    /// Gives a finished block as a message, and lets the hooks see it if it is a call.
-    async fn give(&mut self, index: usize) {
-        let Some(message) = self.assembler.so_far() else { return };
-        let Some(block) = message.content.get(index) else { return };
-        let frame = one_block(message, presentable(block), message.usage.clone());
-        let hooks = hooks_on(self.setup, block);
-        self.shown = true;
-        self.given = self.given.max(index + 1);
-        self.setup.out.assistant(frame, self.request_id_field()).await;
-        self.hooks.extend(hooks);
-    }
-
-    fn request_id_field(&self) -> Value {
-        self.request_id.as_ref().map_or_else(|| json!({}), |id| json!({"request_id": id}))
-    }
-
-    async fn finish(&mut self) -> Ended {
-        let Some(message) = self.assembler.so_far().filter(|_| self.stopped).cloned() else {
-            return Ended::Failed(Failure::lost("the reply ended early"));
-        };
-        while !self.hooks.is_empty() {
-            tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return Ended::Interrupted,
-                Some((id, verdict)) = self.hooks.next() => {
-                    self.verdicts.insert(id, verdict);
-                }
-            }
-        }
-        Ended::Whole(Box::new(Whole { message, verdicts: std::mem::take(&mut self.verdicts) }))
-    }
-
-    /// Counts what was used, however the reply ended: it was paid for.
-    fn settle(&self, spending: &mut Spending) {
-        let Some(message) = self.assembler.so_far() else { return };
-        let date = (self.setup.out.clock)().strftime("%Y-%m-%d").to_string();
-        self.setup.meter().record(&message.model, &message.usage, &date);
-        crate::meter::add_usage(&mut spending.usage, &message.usage);
-    }
-
-    fn partial(&self) -> Option<Box<Partial>> {
-        let mut message = self.assembler.so_far()?.clone();
-        let begun = message.content.len();
-        let under_way = message.content.get(self.given).cloned();
-        message.content.truncate(self.given);
-        if let Some(ContentBlock::Text { text, .. }) = &under_way
-            && !text.is_empty()
-        {
-            message.content.extend(under_way);
-        }
-        Some(Box::new(Partial { message, given: self.given, begun }))
-    }
-}
-
-/// Lets the hooks see a call.
-pub(crate) fn hooks_on(
-    setup: &Setup,
-    block: &ContentBlock,
-) -> Option<BoxFuture<'static, (String, HookOutcome)>> {
-    let ContentBlock::ToolUse { id, name, input, .. } = block else { return None };
-    let tool = setup.tool(name)?;
-    if !setup.hooks.listens(HookEvent::PreToolUse) || !schema::problems(&tool.schema, input).is_empty() {
-        return None;
-    }
-    let (hooks, id, name) = (setup.hooks.clone(), id.clone(), name.clone());
-    let fields = json!({"tool_name": name, "tool_input": input, "tool_use_id": id});
-    Some(Box::pin(async move { (id, hooks.run(HookEvent::PreToolUse, &name, fields).await) }))
-}
-
-/// Reads the end of a stream whose reply is whole, so that its connection can be used again.
-async fn drain(reply: &mut Reply) {
-    let end = async { while let Ok(Some(_)) = reply.next().await {} };
-    // Where the end does not come, the connection is dropped instead.
-    let _ = timeout(STREAM_END_TIMEOUT, end).await;
 }

@@ -42,6 +42,7 @@ pub(crate) struct Client {
     uri: Uri,
     socket: Option<PathBuf>,
     headers: HeaderMap,
+    lacks_key: bool,
     connect_timeout: Duration,
     first_byte_timeout: Duration,
     idle_timeout: Duration,
@@ -67,6 +68,7 @@ impl Client {
             uri: messages_uri(base)?,
             socket,
             headers: headers(config)?,
+            lacks_key: matches!(config.key, ApiKey::Missing),
             connect_timeout: config.connect_timeout,
             first_byte_timeout: config.first_byte_timeout,
             idle_timeout: config.idle_timeout,
@@ -76,6 +78,9 @@ impl Client {
 
     /// Sends a request and waits for the reply to begin.
     pub(crate) async fn post(&self, body: Bytes) -> Result<Reply, Box<Failure>> {
+        if self.lacks_key {
+            return Err(Failure::not_logged_in());
+        }
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
@@ -255,7 +260,7 @@ fn headers(config: &ApiConfig) -> Result<HeaderMap, Error> {
             .map_err(|_| Error::Header(name.to_string()))
     };
     match &config.key {
-        ApiKey::None => (),
+        ApiKey::None | ApiKey::Missing => (),
         ApiKey::Key(key) => {
             let name = HeaderName::from_static("x-api-key");
             headers.insert(name.clone(), secret(name, key.expose_secret().to_owned())?);

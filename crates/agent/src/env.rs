@@ -108,10 +108,13 @@ impl Environment {
         let (key, api_key_source) = match (get("ANTHROPIC_API_KEY"), get("ANTHROPIC_AUTH_TOKEN")) {
             (Some(key), _) => (ApiKey::Key(key.into()), "ANTHROPIC_API_KEY"),
             (None, Some(token)) => (ApiKey::Bearer(token.into()), "ANTHROPIC_AUTH_TOKEN"),
-            (None, None) => (ApiKey::None, "none"),
+            (None, None) => (ApiKey::Missing, "none"),
         };
-        api.key = key;
         api.headers = custom_headers(&get("ANTHROPIC_CUSTOM_HEADERS").unwrap_or_default());
+        // Who listens on a socket, or reads such a header, knows who calls.
+        let is_known =
+            matches!(api.endpoint, Endpoint::Unix { .. }) || api.headers.iter().any(proves_who_calls);
+        api.key = if is_known && matches!(key, ApiKey::Missing) { ApiKey::None } else { key };
         Self {
             api,
             api_key_source,
@@ -140,6 +143,10 @@ impl Environment {
 /// Whether a variable is kept from the tools: those that say how, and as whom, the model is reached.
 fn may_hold_a_key(name: &str) -> bool {
     name.starts_with("ANTHROPIC_") || name.starts_with("CLAUDE_CODE_OAUTH")
+}
+
+fn proves_who_calls((name, _): &(String, String)) -> bool {
+    ["authorization", "x-api-key"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// Reads `Name: value` lines.
@@ -188,6 +195,20 @@ mod tests {
         assert_eq!(environment.tool_limits.bash_output_chars, 128_000);
         assert_eq!(environment.tool_limits.bash_max_timeout, Duration::from_secs(900));
         assert_eq!(environment.max_output_tokens, None);
+    }
+
+    #[test]
+    fn who_has_no_key_is_not_logged_in_unless_a_header_or_a_socket_says_who_calls() {
+        for (variables, missing) in [
+            (&[][..], true),
+            (&[("ANTHROPIC_CUSTOM_HEADERS", "X-Team: a")], true),
+            (&[("ANTHROPIC_CUSTOM_HEADERS", "Authorization: Bearer x")], false),
+            (&[("ANTHROPIC_UNIX_SOCKET", "/run/x")], false),
+            (&[("ANTHROPIC_API_KEY", "k")], false),
+        ] {
+            let environment = read(variables);
+            assert_eq!(matches!(environment.api.key, ApiKey::Missing), missing, "{variables:?}");
+        }
     }
 
     #[test]

@@ -62,11 +62,9 @@ impl Out {
         self.system("session_state_changed", json!({"state": state, "sdk_host_only": true})).await;
     }
 
-    pub(crate) async fn assistant(&self, message: wardian_protocol::Message, more: Value) {
+    pub(crate) async fn assistant(&self, message: wardian_protocol::Message, more: JsonMap) {
         let mut extra = self.stamped();
-        if let Value::Object(more) = more {
-            extra.extend(more);
-        }
+        extra.extend(more);
         let error = extra.shift_remove("error").and_then(|error| error.as_str().map(str::to_owned));
         let message = AssistantMessage {
             message,
@@ -82,22 +80,18 @@ impl Out {
     }
 
     /// Says in the model's place what went wrong.
-    pub(crate) async fn synthetic(&self, text: &str, error: &str, request_id: Option<&str>) {
+    pub(crate) async fn synthetic(&self, text: &str, stop_reason: &str, more: JsonMap) {
         let message = wardian_protocol::Message {
             id: uuid(),
             kind: "message".to_owned(),
             role: Role::Assistant,
             model: "<synthetic>".to_owned(),
             content: vec![ContentBlock::text(text)],
-            stop_reason: Some("stop_sequence".to_owned()),
+            stop_reason: Some(stop_reason.to_owned()),
             stop_sequence: Some(String::new()),
-            usage: crate::meter::no_usage(),
-            extra: JsonMap::new(),
+            usage: crate::meter::unused(),
+            extra: JsonMap::from_iter([("context_management".to_owned(), Value::Null)]),
         };
-        let mut more = json!({"error": error});
-        if let Some(request_id) = request_id {
-            more["request_id"] = request_id.into();
-        }
         self.assistant(message, more).await;
     }
 
@@ -107,10 +101,22 @@ impl Out {
         tool_use_result: Option<Value>,
         synthetic: bool,
     ) {
+        self.user_with(content, tool_use_result, synthetic, JsonMap::new()).await;
+    }
+
+    /// Gives what is said to the model, with more fields.
+    pub(crate) async fn user_with(
+        &self,
+        content: Vec<ContentBlock>,
+        tool_use_result: Option<Value>,
+        synthetic: bool,
+        more: JsonMap,
+    ) {
         let mut extra = self.stamped();
         if synthetic {
             extra.insert("isSynthetic".to_owned(), true.into());
         }
+        extra.extend(more);
         let message = UserMessage {
             message: MessageParam::new(Role::User, content),
             parent_tool_use_id: self.parent(),
@@ -129,13 +135,11 @@ impl Out {
         self.journal.as_ref()?.failure().map(str::to_owned)
     }
 
-    pub(crate) async fn stream_event(&self, event: Value, message_id: Option<&str>, more: Value) {
-        let mut extra = JsonMap::new();
-        if let Some(id) = message_id {
+    pub(crate) async fn stream_event(&self, event: Value, message_id: Option<&str>, more: JsonMap) {
+        let mut extra = more;
+        // The first event tells it itself.
+        if let Some(id) = message_id.filter(|_| event["type"] != "message_start") {
             extra.insert("api_message_id".to_owned(), id.into());
-        }
-        if let Value::Object(more) = more {
-            extra.extend(more);
         }
         self.send(Message::StreamEvent(StreamEventMessage {
             event,
@@ -198,7 +202,7 @@ pub(crate) fn one_block(
         stop_reason: None,
         stop_sequence: None,
         usage,
-        extra: JsonMap::new(),
+        extra: JsonMap::from_iter([("context_management".to_owned(), Value::Null)]),
     }
 }
 

@@ -22,6 +22,7 @@ mod random;
 mod request;
 mod schema;
 mod session;
+mod spending;
 mod state;
 pub mod subagent;
 mod task;

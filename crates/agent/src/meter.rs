@@ -29,6 +29,17 @@ impl Meter {
         add(&mut entry.cache_creation_input_tokens, Some(five_minutes.saturating_add(hour)));
         let searches = usage.server_tool_use.as_ref().and_then(|uses| uses.web_search_requests);
         add(&mut entry.web_search_requests, searches);
+        let thinking = thinking_tokens(usage);
+        for (name, more) in [
+            ("thinkingTokens", thinking),
+            ("cacheCreationEphemeral5mInputTokens", five_minutes),
+            ("cacheCreationEphemeral1hInputTokens", hour),
+        ] {
+            let before = entry.extra.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
+            entry.extra.insert(name.to_owned(), before.saturating_add(more).into());
+        }
+        entry.extra.insert("canonicalModel".to_owned(), model.into());
+        entry.extra.insert("provider".to_owned(), "firstParty".into());
         entry.cost_usd += cost.nano;
         entry.context_window = price.map_or(0, |price| price.context_window);
         entry.max_output_tokens = price.and_then(|price| price.max_output).unwrap_or(0);
@@ -56,6 +67,11 @@ impl Meter {
     }
 }
 
+fn thinking_tokens(usage: &Usage) -> u64 {
+    let details = usage.extra.get("output_tokens_details");
+    details.and_then(|details| details.get("thinking_tokens")?.as_u64()).unwrap_or(0)
+}
+
 /// No tokens, with the classes that clients read without asking.
 pub(crate) fn no_usage() -> Usage {
     Usage {
@@ -65,6 +81,27 @@ pub(crate) fn no_usage() -> Usage {
         cache_read_input_tokens: Some(0),
         ..Usage::default()
     }
+}
+
+/// The usage of a message that no model wrote.
+pub(crate) fn unused() -> Usage {
+    let mut usage = no_usage();
+    usage.server_tool_use = Some(ServerToolUse {
+        web_search_requests: Some(0),
+        web_fetch_requests: Some(0),
+        ..ServerToolUse::default()
+    });
+    usage.cache_creation = Some(CacheCreation {
+        ephemeral_5m_input_tokens: Some(0),
+        ephemeral_1h_input_tokens: Some(0),
+        ..CacheCreation::default()
+    });
+    for name in
+        ["output_tokens_details", "service_tier", "inference_geo", "iterations", "speed", "fallback_credit"]
+    {
+        usage.extra.insert(name.to_owned(), serde_json::Value::Null);
+    }
+    usage
 }
 
 /// Adds the usage of one reply to that of others. (Within a reply counts are merged, not added.)
@@ -86,6 +123,9 @@ pub(crate) fn add_usage(sum: &mut Usage, reply: &Usage) {
         add_optional(&mut mine.web_search_requests, *web_search_requests);
         add_optional(&mut mine.web_fetch_requests, *web_fetch_requests);
     }
+    let thinking = thinking_tokens(sum).saturating_add(thinking_tokens(reply));
+    let details = serde_json::json!({"thinking_tokens": thinking});
+    sum.extra.insert("output_tokens_details".to_owned(), details);
     for (mine, theirs) in [
         (&mut sum.service_tier, &reply.service_tier),
         (&mut sum.speed, &reply.speed),

@@ -26,6 +26,8 @@ pub struct Options {
     pub cwd: PathBuf,
     /// A model id or an alias (`opus`, `sonnet`, `haiku`).
     pub model: String,
+    /// Ids or aliases of models that take its place, in this order, for the rest of a turn in which it cannot be had.
+    pub fallback_models: Vec<String>,
     /// What the model is told first.
     pub system_prompt: SystemPrompt,
     /// Added to the system prompt, a block of its own.
@@ -121,6 +123,7 @@ impl Default for Options {
         Self {
             cwd: PathBuf::from("."),
             model: "sonnet".to_owned(),
+            fallback_models: Vec::new(),
             system_prompt: SystemPrompt::default(),
             append_system_prompt: None,
             exclude_dynamic_sections: false,
@@ -285,6 +288,8 @@ pub enum ApiKey {
     /// Nothing.
     #[default]
     None,
+    /// Nothing, where something is needed: a turn ends before its first call, as one of somebody who is not logged in.
+    Missing,
     /// `x-api-key`.
     Key(SecretString),
     /// `authorization: Bearer`.

@@ -1,6 +1,6 @@
 //! The one task that owns a query: its conversation, its prompts, what may change while it runs.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use wardian_ledger::PriceTable;
 use wardian_policy::{PermissionMode, Policy, Rule};
+use wardian_protocol::frame::ModelUsage;
 use wardian_protocol::{MessageParam, NanoUsd};
 
 use crate::authorise::{Live, lock, resolve};
@@ -62,6 +63,8 @@ pub(crate) struct Setup {
     pub(crate) thinking: Thinking,
     pub(crate) effort: Option<String>,
     pub(crate) max_output_tokens: Option<u64>,
+    /// The models that take the place of one that fails, in their order.
+    pub(crate) fallback_models: Vec<String>,
     pub(crate) include_partial_messages: bool,
     pub(crate) state_events: bool,
     pub(crate) api_key_source: String,
@@ -129,6 +132,8 @@ pub(crate) struct Session {
     /// What the conversation had cost before this query.
     carried: NanoUsd,
     pub(crate) results: u64,
+    /// What was used when the last result was given.
+    pub(crate) reported: BTreeMap<String, ModelUsage>,
     /// The ids of the prompts that were taken: none is taken twice.
     pub(crate) prompts: HashSet<String>,
     /// The last prompt before a restart, and the result of its turn if it ended.
@@ -185,6 +190,7 @@ impl Session {
         let last = prompts.last().cloned().map(|uuid| (uuid, result));
         let carried = meter.total();
         let is_new = history.is_empty() && open.is_none();
+        let reported = meter.by_model().clone();
         *setup.meter() = meter;
         Self {
             setup: Arc::new(setup),
@@ -192,6 +198,7 @@ impl Session {
             open,
             carried,
             results: 0,
+            reported,
             prompts: prompts.into_iter().collect(),
             last,
             is_new,
@@ -430,12 +437,17 @@ async fn set_up(options: Options, mut out: Out) -> Result<Setup, Error> {
         thinking: options.thinking,
         effort: options.effort,
         max_output_tokens: options.max_output_tokens,
+        fallback_models: resolved(&options.fallback_models),
         include_partial_messages: options.include_partial_messages,
         state_events: options.session_state_events,
         api_key_source: options.api_key_source,
         waiting: Arc::default(),
         mcp_servers: Vec::new(),
     })
+}
+
+fn resolved(models: &[String]) -> Vec<String> {
+    models.iter().map(|name| PriceTable::embedded().resolve_alias(name).to_owned()).collect()
 }
 
 async fn directory(path: &std::path::Path) -> Result<PathBuf, Error> {

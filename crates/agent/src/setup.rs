@@ -65,6 +65,7 @@ impl Setup {
         let options = Options {
             cwd,
             model: args.model.take().or(environment.model).unwrap_or(defaults.model),
+            fallback_models: std::mem::take(&mut args.fallback_models),
             system_prompt,
             append_system_prompt: append,
             tools: built(std::mem::take(&mut args.tools)),

@@ -8,6 +8,8 @@ use wardian_protocol::NanoUsd;
 const MAX_CONTINUATIONS: u32 = 3;
 /// How often in a row the API may pause a reply.
 const MAX_PAUSES: u32 = 16;
+/// How often in a turn the model is asked again after a refusal. source: observed of the official CLI.
+const MAX_RETELLINGS: u64 = 1;
 
 /// What a turn may use up.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +25,8 @@ pub(crate) struct Progress {
     pub(crate) replies: u64,
     /// User messages that the turn made.
     pub(crate) user_messages: u64,
+    /// Replies that a safety check of the API stopped.
+    pub(crate) refusals: u64,
     continuations: u32,
     pauses: u32,
 }
@@ -45,6 +49,8 @@ pub(crate) enum Step {
     Continue,
     /// The API paused it: the same conversation is sent again.
     Resume,
+    /// A safety check of the API stopped it: the model is told so, and asked once more.
+    Retell,
     /// Nothing.
     End(End),
 }
@@ -56,6 +62,10 @@ pub(crate) enum End {
     MaxTurns,
     Budget,
     ApiError,
+    /// The API takes no prompt of this length.
+    PromptTooLong,
+    /// The API takes no request of this size.
+    RequestTooLarge,
     Refused,
     ContextFull,
     AbortedStreaming,
@@ -92,7 +102,16 @@ impl Progress {
             return Step::End(End::Budget);
         }
         match reply.stop_reason {
-            Some("refusal") => Step::End(End::Refused),
+            Some("refusal") => {
+                self.refusals += 1;
+                if self.refusals > MAX_RETELLINGS {
+                    Step::End(End::Refused)
+                } else if limits.out_of_turns(self) {
+                    Step::End(End::MaxTurns)
+                } else {
+                    Step::Retell
+                }
+            }
             // The calls that the reply did finish are answered, so the model can go on from there.
             _ if reply.tool_calls > 0 => Step::RunTools,
             Some("max_tokens") if continuations < MAX_CONTINUATIONS => {
@@ -128,6 +147,8 @@ impl End {
             // An API error is a success with `is_error`: odd, but what every client of the protocol expects.
             Self::Completed
             | Self::ApiError
+            | Self::PromptTooLong
+            | Self::RequestTooLarge
             | Self::Refused
             | Self::ContextFull
             | Self::HookStopped
@@ -144,9 +165,9 @@ impl End {
             Self::Completed => "completed",
             Self::MaxTurns => "max_turns",
             Self::Budget => "budget_exhausted",
-            Self::ApiError => "api_error",
-            Self::Refused => "model_error",
-            Self::ContextFull => "prompt_too_long",
+            Self::ApiError | Self::Refused => "api_error",
+            Self::PromptTooLong | Self::ContextFull => "prompt_too_long",
+            Self::RequestTooLarge => "image_error",
             Self::AbortedStreaming => "aborted_streaming",
             Self::AbortedTools => "aborted_tools",
             Self::HookStopped => "hook_stopped",
@@ -156,7 +177,7 @@ impl End {
     }
 
     /// The texts of `errors`, for the error subtypes; the SDKs show them, and programs compare them.
-    pub(crate) fn errors(self, limits: Limits) -> Vec<String> {
+    pub(crate) fn errors(self, limits: Limits, stop_reason: Option<&str>) -> Vec<String> {
         match self {
             Self::MaxTurns => {
                 vec![format!("Reached maximum number of turns ({})", limits.max_turns.unwrap_or_default())]
@@ -164,13 +185,17 @@ impl End {
             Self::Budget => {
                 vec![format!("Reached maximum budget (${})", limits.max_budget.unwrap_or_default().as_usd())]
             }
-            Self::AbortedStreaming => vec!["the turn was interrupted while the model replied".to_owned()],
-            Self::AbortedTools => vec!["the turn was interrupted while tools ran".to_owned()],
+            Self::AbortedStreaming | Self::AbortedTools => {
+                let (reason, stop) = (self.terminal_reason(), stop_reason.unwrap_or("null"));
+                vec![format!("[ede_diagnostic] terminal_reason={reason} stop_reason={stop}")]
+            }
             Self::Unkept => {
                 vec!["failed to keep the conversation: its transcript cannot be written".to_owned()]
             }
             Self::Completed
             | Self::ApiError
+            | Self::PromptTooLong
+            | Self::RequestTooLarge
             | Self::Refused
             | Self::ContextFull
             | Self::HookStopped
@@ -220,8 +245,9 @@ mod tests {
             (free, Some("max_tokens"), 0, 0, Step::Continue),
             (free, Some("max_tokens"), 1, 0, Step::RunTools),
             (free, Some("pause_turn"), 0, 0, Step::Resume),
-            (free, Some("refusal"), 0, 0, Step::End(End::Refused)),
-            (free, Some("refusal"), 1, 0, Step::End(End::Refused)),
+            (free, Some("refusal"), 0, 0, Step::Retell),
+            (free, Some("refusal"), 1, 0, Step::Retell),
+            (limits_of_one_turn(), Some("refusal"), 0, 0, Step::End(End::MaxTurns)),
             (free, Some("model_context_window_exceeded"), 0, 0, Step::End(End::ContextFull)),
             (budget, Some("tool_use"), 1, 40, Step::RunTools),
             (budget, Some("tool_use"), 1, 50, Step::End(End::Budget)),
@@ -262,6 +288,14 @@ mod tests {
         let paused = (0..1000)
             .take_while(|_| progress.after_reply(free, &facts(Some("pause_turn"), 0, 0)) == Step::Resume);
         assert_eq!(paused.count(), 16);
+    }
+
+    #[test]
+    fn a_refusal_is_asked_about_once() {
+        let free = limits(None, None);
+        let mut progress = Progress::default();
+        let mut refused = || progress.after_reply(free, &facts(Some("refusal"), 0, 0));
+        assert_eq!([refused(), refused()], [Step::Retell, Step::End(End::Refused)]);
     }
 
     #[test]

@@ -1,27 +1,32 @@
 //! One turn: a prompt, the model's replies, the tools that they call, the result. What comes next is decided in
 //! [`crate::state`]; here it is done.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::collections::{HashMap, VecDeque};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wardian_protocol::frame::PermissionDenial;
 use wardian_protocol::{ContentBlock, MessageParam, Role};
 
 use crate::authorise::lock;
-use crate::call::{Called, Partial, Spending, Whole, call_model, hooks_on};
-use crate::client::Failure;
+use crate::call::{Called, Whole, call_model, hooks_on};
 use crate::execute::{Past, ToolsEnd, run_tools};
-use crate::frames::{PROTOCOL_VERSION, one_block, presentable};
-use crate::meter::no_usage;
+use crate::frames::presentable;
+use crate::meter::{add_usage, no_usage};
 use crate::request::{Parts, body, without_breakpoints};
 use crate::session::Session;
+use crate::spending::Spending;
 use crate::state::{End, Progress, ReplyFacts, Step};
 use crate::transcript::{OpenReply, calls};
-use crate::{Message, ResultMessage, UserMessage, random, words};
+use crate::{UserMessage, random, words};
+
+mod ending;
+mod init;
+mod result;
+
+/// How often in a turn a reply may break off in the middle and be taken up again.
+const MAX_BREAKS: u32 = 3;
 
 /// What a turn begins with.
 pub(crate) enum Cause {
@@ -41,32 +46,49 @@ struct Ahead {
 
 /// What a turn has come to so far.
 struct Turn {
-    began: Instant,
     progress: Progress,
     spending: Spending,
     denials: Vec<PermissionDenial>,
     /// The text of the last reply: what the turn's result is.
     result: String,
     stop_reason: Option<String>,
-    api_error_status: Option<u16>,
+    api_error: Option<ApiFailure>,
+    /// The model that took the place of one that failed.
+    model: Option<String>,
+    /// The models that may.
+    fallbacks: VecDeque<String>,
+    /// How often a reply broke off in the middle.
+    breaks: u32,
+}
+
+/// What the API said when it refused.
+#[derive(Debug)]
+struct ApiFailure {
+    status: Option<u16>,
+    kind: Option<String>,
 }
 
 impl Session {
     /// Takes a turn and gives its messages, from `system/init` to the result.
     pub(crate) async fn turn(&mut self, cause: Cause, stop: &CancellationToken) {
         let mut turn = Turn {
-            began: Instant::now(),
             progress: Progress::default(),
-            spending: Spending { usage: no_usage(), api_time: Duration::ZERO },
+            spending: Spending::new(),
             denials: Vec::new(),
             result: String::new(),
             stop_reason: None,
-            api_error_status: None,
+            api_error: None,
+            model: None,
+            fallbacks: self.setup.fallback_models.clone().into(),
+            breaks: 0,
         };
         if self.setup.state_events {
             self.setup.out.state("running").await;
         }
-        self.setup.out.system("init", self.init_fields()).await;
+        if let Cause::Prompt(prompt) = &cause {
+            turn.spending.prompts.extend(prompt.uuid.clone());
+        }
+        self.setup.out.system("init", self.init_fields(&turn)).await;
         let reply = match cause {
             Cause::Restart => self.open.take(),
             Cause::Prompt(prompt) => {
@@ -104,7 +126,13 @@ impl Session {
                     }
                     match self.call(turn, stop).await {
                         Called::Replied(whole) => Ahead { whole, past: Past::default(), is_known: false },
-                        Called::Failed(failure) => return self.api_error(turn, &failure).await,
+                        Called::Broken(partial, _) if turn.breaks < MAX_BREAKS => {
+                            self.broken(turn, *partial).await;
+                            continue;
+                        }
+                        Called::Broken(_, failure) | Called::Failed(failure) => {
+                            return self.api_error(turn, &failure).await;
+                        }
                         Called::Interrupted(partial) => return self.interrupted(turn, partial).await,
                     }
                 }
@@ -117,27 +145,50 @@ impl Session {
                 }
                 Step::Continue => self.say(turn, words::GO_ON).await,
                 Step::Resume => (),
-                Step::End(end) => return self.last_words(turn, end).await,
+                Step::Retell => self.retell(turn, &whole).await,
+                Step::End(end) => return self.last_words(turn, end, &whole).await,
             }
         }
     }
 
     async fn call(&mut self, turn: &mut Turn, stop: &CancellationToken) -> Called {
-        let Self { setup, history, .. } = self;
-        let model = lock(&setup.live).model.clone();
-        let write = |max_tokens| {
-            body(&Parts {
-                model: &model,
-                max_tokens,
-                system: &setup.system,
-                tools: &setup.definitions,
-                history,
-                thinking: setup.thinking,
-                effort: setup.effort.as_deref(),
-                session_id: &setup.out.session_id,
-            })
-        };
-        call_model(setup, &mut turn.spending, setup.max_tokens(&model), write, stop).await
+        loop {
+            let Self { setup, history, .. } = self;
+            let model = turn.model.clone().unwrap_or_else(|| lock(&setup.live).model.clone());
+            turn.fallbacks.retain(|fallback| *fallback != model);
+            let write = |max_tokens| {
+                body(&Parts {
+                    model: &model,
+                    max_tokens,
+                    system: &setup.system,
+                    tools: &setup.definitions,
+                    history,
+                    thinking: setup.thinking,
+                    effort: setup.effort.as_deref(),
+                    session_id: &setup.out.session_id,
+                })
+            };
+            let has_fallback = !turn.fallbacks.is_empty();
+            let max_tokens = setup.max_tokens(&model);
+            let called = call_model(setup, &mut turn.spending, max_tokens, write, has_fallback, stop).await;
+            match called {
+                Called::Failed(failure) => {
+                    let Some(trigger) = failure.fallback_trigger().filter(|_| has_fallback) else {
+                        return Called::Failed(failure);
+                    };
+                    let fallback = turn.fallbacks.pop_front().expect("there is one");
+                    let fields = json!({
+                        "trigger": trigger,
+                        "original_model": model,
+                        "fallback_model": fallback,
+                        "content": format!("{fallback} takes the place of {model} for this turn ({trigger})"),
+                    });
+                    setup.out.system("model_fallback", fields).await;
+                    turn.model = Some(fallback);
+                }
+                Called::Replied(_) | Called::Broken(..) | Called::Interrupted(_) => return called,
+            }
+        }
     }
 
     /// Makes the reply that a restart left open one to act on: its hooks run again, for nobody knows what they said.
@@ -162,7 +213,7 @@ impl Session {
             usage: no_usage(),
             extra: wardian_protocol::JsonMap::new(),
         };
-        Ahead { whole: Box::new(Whole { message, verdicts }), past, is_known: true }
+        Ahead { whole: Box::new(Whole { message, verdicts, request_id: None }), past, is_known: true }
     }
 
     async fn take_in(&mut self, turn: &mut Turn, whole: &Whole, is_known: bool) -> Step {
@@ -173,8 +224,13 @@ impl Session {
         turn.result = text_of(&reply.content);
         let facts = ReplyFacts { stop_reason: reply.stop_reason.as_deref(), tool_calls, spent: self.spent() };
         let step = turn.progress.after_reply(self.setup.limits, &facts);
+        // source: the reference, section 2.7: what the reply over the budget used is in `modelUsage` alone.
+        if !is_known && step != Step::End(End::Budget) {
+            add_usage(&mut turn.spending.usage, &reply.usage);
+        }
         // What was refused would be refused again if it stayed in the conversation; an empty message the API refuses.
-        let keep = step != Step::End(End::Refused) && !reply.content.is_empty();
+        let refused = matches!(step, Step::End(End::Refused) | Step::Retell);
+        let keep = !refused && !reply.content.is_empty();
         if keep {
             self.remember(&reply.content);
         }
@@ -207,7 +263,7 @@ impl Session {
         match executed.ended {
             ToolsEnd::Done => turn.progress.after_tools(self.setup.limits),
             ToolsEnd::Interrupted => {
-                self.say(turn, words::INTERRUPTED_TOOLS).await;
+                self.note(turn, words::INTERRUPTED_TOOLS).await;
                 Some(End::AbortedTools)
             }
             ToolsEnd::HookStopped => {
@@ -220,8 +276,23 @@ impl Session {
 
     /// Says something to the model in the user's place.
     async fn say(&mut self, turn: &mut Turn, text: &str) {
+        self.say_with(turn, text, true, wardian_protocol::JsonMap::new()).await;
+    }
+
+    /// Says to the model what the user did.
+    async fn note(&mut self, turn: &mut Turn, text: &str) {
+        self.say_with(turn, text, false, wardian_protocol::JsonMap::new()).await;
+    }
+
+    async fn say_with(
+        &mut self,
+        turn: &mut Turn,
+        text: &str,
+        synthetic: bool,
+        more: wardian_protocol::JsonMap,
+    ) {
         let block = ContentBlock::text(text);
-        self.setup.out.user(vec![block.clone()], None, true).await;
+        self.setup.out.user_with(vec![block.clone()], None, synthetic, more).await;
         turn.progress.user_messages += 1;
         self.hear(vec![block]);
     }
@@ -282,129 +353,6 @@ impl Session {
         }
         given
     }
-
-    async fn api_error(&mut self, turn: &mut Turn, failure: &Failure) -> End {
-        turn.result = failure.describe();
-        turn.stop_reason = Some("stop_sequence".to_owned());
-        turn.api_error_status = failure.status();
-        self.setup.keep_reply_end(false, None).await;
-        let request_id = failure.request_id.as_deref();
-        self.setup.out.synthetic(&turn.result, failure.assistant_error(), request_id).await;
-        End::ApiError
-    }
-
-    async fn last_words(&mut self, turn: &mut Turn, end: End) -> End {
-        let text = match end {
-            End::Refused => "The model refused to answer this.",
-            End::ContextFull => "The conversation no longer fits into the model's context window.",
-            End::Completed
-            | End::MaxTurns
-            | End::Budget
-            | End::ApiError
-            | End::AbortedStreaming
-            | End::AbortedTools
-            | End::HookStopped
-            | End::Deferred
-            | End::Unkept => return end,
-        };
-        text.clone_into(&mut turn.result);
-        self.setup.out.synthetic(text, "invalid_request", None).await;
-        end
-    }
-
-    /// Ends a turn that was stopped while the model replied: what it had said stays said, its calls are not run.
-    async fn interrupted(&mut self, turn: &mut Turn, partial: Option<Box<Partial>>) -> End {
-        if partial.is_none() {
-            self.setup.keep_reply_end(false, None).await;
-        }
-        if let Some(partial) = partial {
-            let Partial { message, given, begun } = *partial;
-            for block in message.content.iter().skip(given) {
-                let frame = one_block(&message, block.clone(), message.usage.clone());
-                self.setup.out.assistant(frame, json!({"aborted": true})).await;
-            }
-            if self.setup.include_partial_messages {
-                self.close_stream(&message.id, given, begun).await;
-            }
-            let keep = !message.content.is_empty();
-            if keep {
-                self.remember(&message.content);
-            }
-            self.setup.keep_reply_end(keep, message.stop_reason.as_deref()).await;
-        }
-        turn.progress.user_messages += self.settle().await;
-        self.say(turn, words::INTERRUPTED).await;
-        End::AbortedStreaming
-    }
-
-    /// Ends the raw stream for those who follow it.
-    async fn close_stream(&self, message_id: &str, given: usize, begun: usize) {
-        let out = &self.setup.out;
-        for index in given..begun {
-            let event = json!({"type": "content_block_stop", "index": index});
-            out.stream_event(event, Some(message_id), json!({})).await;
-        }
-        let delta = json!({"type": "message_delta", "delta": {"stop_reason": null, "stop_sequence": null}});
-        out.stream_event(delta, Some(message_id), json!({})).await;
-        let abandoned: Vec<usize> = (given..begun).collect();
-        let more = json!({"abandoned_blocks": abandoned});
-        out.stream_event(json!({"type": "message_stop"}), Some(message_id), more).await;
-    }
-
-    async fn give_result(&mut self, turn: Turn, end: End) {
-        let subtype = end.subtype();
-        let meter = self.setup.meter().clone();
-        let mut result = ResultMessage {
-            subtype: subtype.to_owned(),
-            is_error: end.is_error(),
-            duration_ms: millis(turn.began.elapsed()),
-            duration_api_ms: millis(turn.spending.api_time),
-            num_turns: turn.progress.num_turns(),
-            result: (subtype == "success").then_some(turn.result),
-            stop_reason: turn.stop_reason,
-            session_id: self.setup.out.session_id.clone(),
-            total_cost_usd: meter.total(),
-            usage: turn.spending.usage,
-            model_usage: meter.by_model().clone(),
-            permission_denials: turn.denials,
-            errors: end.errors(self.setup.limits),
-            terminal_reason: Some(end.terminal_reason().to_owned()),
-            uuid: Some(random::uuid()),
-            extra: wardian_protocol::JsonMap::new(),
-        };
-        result.extra.insert("api_error_status".to_owned(), turn.api_error_status.into());
-        result.extra.insert("result_index".to_owned(), self.results.into());
-        self.results += 1;
-        let result = Message::Result(Box::new(result));
-        self.setup.out.keep_turn_end(&result).await;
-        self.setup.out.send(result).await;
-    }
-
-    fn init_fields(&self) -> Value {
-        let setup = &self.setup;
-        let (mode, model) = {
-            let live = lock(&setup.live);
-            (live.policy.mode, live.model.clone())
-        };
-        let tools: Vec<&str> = setup.tools.iter().map(|offered| offered.tool.name()).collect();
-        json!({
-            "cwd": setup.context.cwd,
-            "tools": tools,
-            "mcp_servers": setup.mcp_servers,
-            "model": model,
-            "permissionMode": mode.as_str(),
-            "slash_commands": [],
-            "apiKeySource": setup.api_key_source,
-            "claude_code_version": PROTOCOL_VERSION,
-            "wardian_version": env!("CARGO_PKG_VERSION"),
-            "output_style": "default",
-            "agents": [],
-            "skills": [],
-            "plugins": [],
-            "capabilities": [],
-            "additional_directories": setup.additional_directories,
-        })
-    }
 }
 
 fn text_of(content: &[ContentBlock]) -> String {
@@ -416,8 +364,4 @@ fn text_of(content: &[ContentBlock]) -> String {
         | ContentBlock::Other(_) => None,
     };
     content.iter().filter_map(text).collect::<Vec<_>>().join("")
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,6 +8,19 @@ use wardian_policy::Reason;
 pub(crate) const GO_ON: &str = "Your last reply reached its length limit and was cut. Go on exactly where it ended; \
     do not repeat it and do not comment on the cut. Where much is left, do it in smaller pieces.";
 
+/// Asks the model to go on after a reply that broke off on its way.
+pub(crate) const BROKEN_OFF: &str = "The connection broke in the middle of your last reply. What came through stands \
+    above; the calls in it were not run. Go on from there, without repeating it.";
+
+/// Tells the model that a safety check of the API stopped its reply.
+pub(crate) const REFUSED: &str = "A safety check stopped your last reply and it was thrown away, calls and all; this \
+    is no error of a tool. Do not write it again in other words: find an answer that does without it, or say that \
+    there is none.";
+
+/// Tells the user the same.
+pub(crate) const REFUSAL_NOTICE: &str =
+    "A safety check of the API stopped the reply above; the model is asked once more.";
+
 /// Tells the model that the user stopped it while it wrote. A mark of the protocol (reference, section 2.6): hosts look
 /// for it.
 pub(crate) const INTERRUPTED: &str = "[Request interrupted by user]";

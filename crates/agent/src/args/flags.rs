@@ -110,7 +110,7 @@ const FLAGS: &[Flag] = &[
     harmless("debug-file", Takes::Value),
     text("disallowed-tools", |args, value| args.disallowed_tools.extend(split_rules(value))),
     value("effort", |args, given| given.choice(&EFFORTS).map(|effort| args.effort = Some(effort.to_owned()))),
-    harmless("fallback-model", Takes::Value),
+    text("fallback-model", |args, value| args.fallback_models.extend(split_rules(value))),
     switch("fork-session", |args| args.fork = true),
     harmless("include-hook-events", Takes::Nothing),
     switch("include-partial-messages", |args| args.include_partial_messages = true),

@@ -5,6 +5,8 @@ use wardian_protocol::ApiErrorKind;
 use wardian_protocol::api_error::ApiErrorBody;
 use wardian_protocol::stream::StreamError;
 
+use crate::state::End;
+
 /// Why a request, or the reply to it, came to nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Failure {
@@ -33,6 +35,8 @@ pub(crate) enum FailureKind {
     Malformed,
     /// The request could not even be tried.
     Local,
+    /// There is no key.
+    NotLoggedIn,
 }
 
 impl Failure {
@@ -55,6 +59,11 @@ impl Failure {
         Box::new(Self::new(FailureKind::Malformed, message))
     }
 
+    /// There is no key. Programs compare the words (reference, section 2.7).
+    pub(crate) fn not_logged_in() -> Box<Self> {
+        Box::new(Self::new(FailureKind::NotLoggedIn, "Not logged in · Please run /login"))
+    }
+
     pub(crate) fn local(message: impl Into<String>) -> Box<Self> {
         Box::new(Self::new(FailureKind::Local, message))
     }
@@ -64,7 +73,9 @@ impl Failure {
         match &self.kind {
             FailureKind::Status { status, .. } => Some(*status),
             FailureKind::InStream { kind } => Some(kind.status()),
-            FailureKind::Lost | FailureKind::Malformed | FailureKind::Local => None,
+            FailureKind::Lost | FailureKind::Malformed | FailureKind::Local | FailureKind::NotLoggedIn => {
+                None
+            }
         }
     }
 
@@ -72,7 +83,9 @@ impl Failure {
         match &self.kind {
             FailureKind::Status { kind, .. } => kind.as_ref(),
             FailureKind::InStream { kind } => Some(kind),
-            FailureKind::Lost | FailureKind::Malformed | FailureKind::Local => None,
+            FailureKind::Lost | FailureKind::Malformed | FailureKind::Local | FailureKind::NotLoggedIn => {
+                None
+            }
         }
     }
 
@@ -84,19 +97,69 @@ impl Failure {
         self.details.as_ref()?.get("max_tokens")?.as_u64()
     }
 
-    /// The `error` of the assistant message that reports it. source: the protocol reference, sections 1.3 and 2.7.
+    /// The API's own name for it.
+    pub(crate) fn error_type(&self) -> Option<String> {
+        self.api_kind().map(|kind| kind.as_str().to_owned())
+    }
+
+    /// Whether there was no connection, or it was lost.
+    pub(crate) const fn is_lost(&self) -> bool {
+        matches!(self.kind, FailureKind::Lost)
+    }
+
+    /// How the turn ends that it ends.
+    pub(crate) fn end(&self) -> End {
+        match self.status() {
+            Some(400) if self.is_too_long() => End::PromptTooLong,
+            Some(413) => End::RequestTooLarge,
+            Some(_) | None => End::ApiError,
+        }
+    }
+
+    /// Why another model may take this one's place, in the protocol's word; none: it would fail the same.
+    pub(crate) fn fallback_trigger(&self) -> Option<&'static str> {
+        match self.status() {
+            Some(529) => Some("overloaded"),
+            Some(404) => Some("model_not_found"),
+            Some(500..) => Some("server_error"),
+            Some(_) | None => None,
+        }
+    }
+
+    /// source: the messages of the Messages API.
+    fn is_too_long(&self) -> bool {
+        self.message.starts_with("prompt is too long")
+    }
+
+    fn is_out_of_credit(&self) -> bool {
+        self.api_kind() == Some(&ApiErrorKind::BillingError)
+            || (self.status() == Some(400) && self.message.contains("credit balance is too low"))
+    }
+
+    /// The `error` of the assistant message that reports it. source: the protocol reference, sections 1.3 and 2.7, and
+    /// observed of the official CLI.
     pub(crate) fn assistant_error(&self) -> &'static str {
-        if self.api_kind() == Some(&ApiErrorKind::BillingError) {
+        if self.is_out_of_credit() {
             return "billing_error";
         }
-        match self.status() {
-            Some(401 | 403) => "authentication_failed",
-            Some(402) => "billing_error",
-            Some(404) => "model_not_found",
-            Some(429) => "rate_limit",
-            Some(529) => "overloaded",
-            Some(500..) => "server_error",
-            Some(_) | None => "unknown",
+        match (&self.kind, self.status()) {
+            (FailureKind::NotLoggedIn, _) | (_, Some(401 | 403)) => "authentication_failed",
+            (_, Some(402)) => "billing_error",
+            (_, Some(400)) if self.is_too_long() => "invalid_request",
+            (_, Some(413)) => "invalid_request",
+            (_, Some(404)) => "model_not_found",
+            (_, Some(429)) => "rate_limit",
+            (FailureKind::Lost, _) | (_, Some(500..)) => "server_error",
+            (_, Some(_) | None) => "unknown",
+        }
+    }
+
+    /// The `error` of the message that announces another try.
+    pub(crate) fn retry_error(&self) -> &'static str {
+        match (&self.kind, self.status()) {
+            (_, Some(529)) => "overloaded",
+            (FailureKind::Lost, _) => "unknown",
+            (_, Some(_) | None) => self.assistant_error(),
         }
     }
 
@@ -114,6 +177,7 @@ impl Failure {
             (FailureKind::Lost, _) => format!("API Error: the connection was lost: {message}"),
             (FailureKind::Malformed, _) => format!("API Error: the reply makes no sense: {message}"),
             (FailureKind::Local, _) => format!("API Error: {message}"),
+            (FailureKind::NotLoggedIn, _) => message.clone(),
         }
     }
 }

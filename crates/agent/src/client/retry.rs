@@ -18,7 +18,10 @@ pub(crate) fn delay(
     now: Timestamp,
     chance: f64,
 ) -> Option<Duration> {
-    if attempt > policy.max_retries || !retryable(failure) {
+    // A key that is refused may have just been replaced where a gateway holds it; a second refusal is meant.
+    let is_refused_key = failure.status() == Some(401) && failure.should_retry != Some(false);
+    let again = if is_refused_key { attempt == 1 } else { retryable(failure) };
+    if attempt > policy.max_retries || !again {
         return None;
     }
     let asked = failure.retry_after.as_deref().and_then(|text| read_retry_after(text, now));
@@ -31,13 +34,13 @@ pub(crate) fn delay(
 }
 
 /// source: the gateway reference, section 4: 408, 409, 429, 5xx, unless `x-should-retry` says otherwise.
-fn retryable(failure: &Failure) -> bool {
+pub(crate) fn retryable(failure: &Failure) -> bool {
     if let Some(said) = failure.should_retry {
         return said;
     }
     match &failure.kind {
         FailureKind::Lost => true,
-        FailureKind::Malformed | FailureKind::Local => false,
+        FailureKind::Malformed | FailureKind::Local | FailureKind::NotLoggedIn => false,
         FailureKind::Status { .. } | FailureKind::InStream { .. } => {
             matches!(failure.status(), Some(408 | 409 | 429 | 500..))
         }
@@ -74,7 +77,7 @@ mod tests {
     fn which_failures_are_tried_again() {
         for (code, again) in [
             (400, false),
-            (401, false),
+            (401, true),
             (403, false),
             (404, false),
             (408, true),

@@ -20,21 +20,14 @@ async fn a_run_in_the_order_of_the_protocol() {
     agent.control("1", json!({"subtype": "initialize", "hooks": null, "systemPrompt": ["Be brief."]})).await;
     agent.prompt("hi").await;
     let frames = agent.until("state/idle").await;
-    let expected = [
-        "answers/success",
-        "state/running",
-        "system/init",
-        "system/status",
-        "assistant",
-        "result/success",
-        "state/idle",
-    ];
+    let expected =
+        ["answers/success", "state/running", "system/init", "assistant", "result/success", "state/idle"];
     assert_eq!(kinds_of(&frames), expected);
     assert_eq!(frames[0]["response"]["request_id"], "1");
     assert_eq!(frames[0]["response"]["response"]["hook_on_failure_supported"], true);
     assert_eq!(frames[1]["sdk_host_only"], true);
     assert_eq!(frames[2]["apiKeySource"], "ANTHROPIC_API_KEY");
-    assert_eq!(frames[5]["total_cost_usd"], 0.000_07);
+    assert_eq!(frames[4]["total_cost_usd"], 0.000_07);
     let (left, stderr, code) = agent.end().await;
     assert_eq!((left.len(), stderr.as_str(), code), (0, "", Some(0)));
     let request = &server.requests()[0];
@@ -74,7 +67,7 @@ async fn the_host_is_asked_only_where_it_wants_to_be() {
     let mut agent = Agent::start(&server, folder.path(), &["--permission-prompt-tool", "stdio"]);
     agent.prompt("hi").await;
     let frames = agent.until("asks/can_use_tool").await;
-    assert_eq!(kinds_of(&frames)[3..], ["assistant", "state/requires_action", "asks/can_use_tool"]);
+    assert_eq!(kinds_of(&frames)[2..], ["assistant", "state/requires_action", "asks/can_use_tool"]);
     let asked = frames.last().unwrap();
     assert_eq!(asked["request"]["tool_name"], "Bash");
     assert_eq!(asked["request"]["input"]["command"], "touch ran");
@@ -225,7 +218,7 @@ async fn several_prompts_in_one_process() {
     agent.prompt("first").await;
     agent.prompt("second").await;
     let (frames, _, code) = agent.end().await;
-    let turn = ["state/running", "system/init", "system/status", "assistant", "result/success", "state/idle"];
+    let turn = ["state/running", "system/init", "assistant", "result/success", "state/idle"];
     assert_eq!(kinds_of(&frames), [turn, turn].concat());
     assert_eq!(code, Some(0));
 }

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use wardian_agent::{Endpoint, Message, Options, query};
 
-use crate::support::{canned, kinds, messages, model, options, redacted, response, result};
+use crate::support::{
+    call, canned, kinds, messages, model, options, redacted, response, result, tool_results,
+};
 
 /// Runs one prompt against these replies. Waits between tries are short.
 async fn run(replies: Value) -> (Vec<Message>, usize) {
@@ -30,10 +32,9 @@ async fn an_api_error_is_a_success_that_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let messages = messages(query("hi", options(&model, folder.path()))).await;
     insta::assert_snapshot!(redacted(&messages, folder.path()), @r##"
-{"type":"system","subtype":"init","cwd":"/cwd","tools":["Bash","Edit","Glob","Grep","Read","Write"],"mcp_servers":[],"model":"claude-sonnet-5","permissionMode":"default","slash_commands":[],"apiKeySource":"user","claude_code_version":"2.1.330","wardian_version":"…","output_style":"default","agents":[],"skills":[],"plugins":[],"capabilities":[],"additional_directories":[],"uuid":"…","session_id":"…"}
-{"type":"system","subtype":"status","status":"requesting","uuid":"…","session_id":"…"}
-{"type":"assistant","message":{"id":"…","type":"message","role":"assistant","model":"<synthetic>","content":[{"type":"text","text":"API Error: 400 invalid_request_error: prompt is too long"}],"stop_reason":"stop_sequence","stop_sequence":"","usage":{"input_tokens":0,"output_tokens":0,"cache_creation_input_tokens":0,"cache_read_input_tokens":0}},"parent_tool_use_id":null,"error":"unknown","uuid":"…","session_id":"…","timestamp":"…","request_id":"…"}
-{"type":"result","subtype":"success","is_error":true,"duration_ms":"…","duration_api_ms":"…","num_turns":1,"result":"API Error: 400 invalid_request_error: prompt is too long","stop_reason":"stop_sequence","session_id":"…","total_cost_usd":0.0,"usage":{"input_tokens":0,"output_tokens":0,"cache_creation_input_tokens":0,"cache_read_input_tokens":0},"modelUsage":{},"permission_denials":[],"terminal_reason":"api_error","uuid":"…","api_error_status":400,"result_index":0}
+{"type":"system","subtype":"init"}
+{"type":"assistant","message":{"id":"…","type":"message","role":"assistant","model":"<synthetic>","content":[{"type":"text","text":"API Error: 400 invalid_request_error: prompt is too long"}],"stop_reason":"stop_sequence","stop_sequence":"","usage":{"input_tokens":0,"output_tokens":0,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"cache_creation":{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":0},"server_tool_use":{"web_search_requests":0,"web_fetch_requests":0},"output_tokens_details":null,"service_tier":null,"inference_geo":null,"iterations":null,"speed":null,"fallback_credit":null},"context_management":null},"parent_tool_use_id":null,"error":"invalid_request","uuid":"…","session_id":"…","timestamp":"…","is_api_error_message":true,"request_id":"…","api_error_status":400,"api_error_type":"invalid_request_error"}
+{"type":"result","subtype":"success","is_error":true,"duration_ms":"…","duration_api_ms":"…","num_turns":1,"result":"API Error: 400 invalid_request_error: prompt is too long","stop_reason":"stop_sequence","session_id":"…","total_cost_usd":0.0,"usage":{"input_tokens":0,"output_tokens":0,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"cache_creation":{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":0},"server_tool_use":{"web_search_requests":0,"web_fetch_requests":0},"service_tier":"standard","speed":"standard","inference_geo":"","iterations":[],"output_tokens_details":{"thinking_tokens":0},"fallback_credit":null},"modelUsage":{},"permission_denials":[],"terminal_reason":"prompt_too_long","uuid":"…","api_error_status":400,"api_error_type":"invalid_request_error","fast_mode_state":"off","fast_mode_disabled_reason":"unknown","queued_turn_count":0,"result_index":0,"safety_stops":0}
 "##);
 }
 
@@ -41,21 +42,22 @@ async fn an_api_error_is_a_success_that_is_an_error() {
 async fn statuses_by_whether_they_are_tried_again() {
     for (status, requests, error) in [
         (400, 1, "unknown"),
-        (401, 1, "authentication_failed"),
+        (401, 2, "authentication_failed"),
         (403, 1, "authentication_failed"),
         (404, 1, "model_not_found"),
-        (413, 1, "unknown"),
+        (413, 1, "invalid_request"),
         (408, 4, "unknown"),
         (409, 4, "unknown"),
         (429, 4, "rate_limit"),
         (500, 4, "server_error"),
-        (529, 4, "overloaded"),
+        (529, 4, "server_error"),
     ] {
         let (messages, count) = run(json!([{"error": {"status": status}, "repeat": true}])).await;
         assert_eq!(count, requests, "{status}");
         let result = result(&messages);
         assert_eq!((result.subtype.as_str(), result.is_error), ("success", true), "{status}");
-        assert_eq!(result.terminal_reason.as_deref(), Some("api_error"));
+        let terminal = if status == 413 { "image_error" } else { "api_error" };
+        assert_eq!(result.terminal_reason.as_deref(), Some(terminal));
         assert_eq!(result.extra["api_error_status"], status);
         let said = messages.iter().find_map(|message| match message {
             Message::Assistant(assistant) => assistant.error.clone(),
@@ -86,21 +88,36 @@ async fn what_is_lost_before_anything_was_shown_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn what_is_lost_after_a_block_was_shown_is_an_error() {
+async fn what_breaks_off_after_a_block_was_shown_is_taken_up_again() {
     for cut in [json!({"cut_after_events": 6}), json!({"error_in_stream_after": 6})] {
         let mut reply = json!({"thinking": "Hm.", "text": "lost", "chunk_bytes": 100});
         reply.as_object_mut().unwrap().extend(cut.as_object().unwrap().clone());
-        let (messages, count) = run(json!([reply, {"text": "never"}])).await;
-        assert_eq!(count, 1, "{cut}");
-        assert!(result(&messages).is_error, "{cut}");
+        let (messages, count) = run(json!([reply, {"text": "Whole."}])).await;
+        assert_eq!(count, 2, "{cut}");
         let given = kinds(&messages);
-        assert_eq!(
-            given[2..],
-            ["assistant", "assistant", "result/success"],
-            "{cut}: the block, then what went wrong"
-        );
-        assert!(result(&messages).total_cost_usd.0 > 0, "what came was paid for");
+        let expected = ["system/thinking_tokens", "assistant", "user", "assistant", "result/success"];
+        assert_eq!(given[1..], expected, "{cut}: the block, what the model is told, the rest");
+        let result = result(&messages);
+        assert_eq!((result.is_error, result.result.as_deref(), result.num_turns), (false, Some("Whole."), 2));
+        assert_eq!(result.total_cost_usd.0, 70_000 + 30_000, "what came was paid for");
     }
+}
+
+#[tokio::test]
+async fn what_breaks_off_again_and_again_is_an_error() {
+    let reply =
+        json!({"thinking": "Hm.", "text": "lost", "chunk_bytes": 100, "cut_after_events": 6, "repeat": true});
+    let (messages, count) = run(json!([reply])).await;
+    assert_eq!(count, 4);
+    let result = result(&messages);
+    assert_eq!((result.is_error, result.terminal_reason.as_deref()), (true, Some("api_error")));
+    // A call of a reply that broke off is not run, and is answered.
+    let bash = call("toolu_1", "Bash", json!({"command": "touch ran"}));
+    let block = json!({"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": bash["input"]});
+    let broken = json!({"content": [block, {"type": "text", "text": "lost"}], "cut_after_events": 9});
+    let (messages, count) = run(json!([broken, {"text": "Whole."}])).await;
+    assert_eq!(count, 2);
+    assert!(tool_results(&messages)[0].1);
 }
 
 #[tokio::test]
@@ -108,7 +125,8 @@ async fn the_api_says_how_long_to_wait() {
     let replies = json!([{"error": {"status": 429, "headers": {"retry-after": "7"}}}, {"text": "Yes."}]);
     let model = model(&json!({"replies": replies})).await;
     let folder = tempfile::tempdir().unwrap();
-    let mut query = query("hi", options(&model, folder.path()));
+    let options = Options { include_partial_messages: true, ..options(&model, folder.path()) };
+    let mut query = query("hi", options);
     let mut waited = None;
     while let Some(message) = query.next().await {
         match message.unwrap() {
@@ -126,7 +144,7 @@ async fn the_api_says_how_long_to_wait() {
                 tokio::time::pause();
                 waited = Some(Instant::now());
             }
-            Message::System(system) if system.subtype == "status" && waited.is_some() => {
+            Message::StreamEvent(event) if event.event["type"] == "message_start" => {
                 let wait = waited.unwrap().elapsed();
                 assert!((Duration::from_secs(7)..Duration::from_secs(8)).contains(&wait), "{wait:?}");
                 tokio::time::resume();

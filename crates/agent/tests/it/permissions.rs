@@ -137,7 +137,7 @@ async fn a_host_may_end_the_turn_with_its_denial() {
     assert_eq!(result.subtype, "error_during_execution");
     assert_eq!(result.terminal_reason.as_deref(), Some("aborted_tools"));
     assert_eq!(tool_results(&messages).len(), 2, "the second call is answered too");
-    assert_eq!(kinds(&messages)[4..], ["user", "user", "user", "result/error_during_execution"]);
+    assert_eq!(kinds(&messages)[3..], ["user", "user", "user", "result/error_during_execution"]);
 }
 
 #[tokio::test]

@@ -53,6 +53,14 @@ pub fn redacted(messages: &[Message], cwd: &Path) -> String {
     let cwd = cwd.canonicalize().unwrap().display().to_string();
     let lines = messages.iter().map(|message| {
         let mut value = message.to_value();
+        // It grows with what the agent can do; `wire` has its fields.
+        if value["subtype"] == "init" {
+            value = serde_json::json!({"type": "system", "subtype": "init"});
+        }
+        if let Some(fields) = value.as_object_mut() {
+            fields.shift_remove("subagent_stats");
+            fields.shift_remove("model_usage_since_last_result");
+        }
         redact(&mut value, &cwd);
         value.to_string()
     });
@@ -71,6 +79,13 @@ fn redact(value: &mut Value, cwd: &str) {
                         | "duration_ms"
                         | "duration_api_ms"
                         | "durationMs"
+                        | "thinking_duration_ms"
+                        | "ttft_ms"
+                        | "ttft_stream_ms"
+                        | "time_to_request_ms"
+                        | "first_content_frame_ms"
+                        | "request_sent_wall_ms"
+                        | "begun_message_ids"
                         | "request_id"
                         | "retry_delay_ms"
                         | "wardian_version"

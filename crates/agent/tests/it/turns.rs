@@ -1,7 +1,7 @@
 //! What a turn gives, message by message, and what the model hears of it.
 
 use serde_json::{Value, json};
-use wardian_agent::{PermissionMode, SystemPrompt, ToolSet, query};
+use wardian_agent::{Message, PermissionMode, SystemPrompt, ToolSet, query};
 
 use crate::support::{call, kinds, messages, model, options, redacted, result, tool_results};
 
@@ -11,10 +11,9 @@ async fn a_text_turn() {
     let folder = tempfile::tempdir().unwrap();
     let messages = messages(query("hi", options(&model, folder.path()))).await;
     insta::assert_snapshot!(redacted(&messages, folder.path()), @r##"
-{"type":"system","subtype":"init","cwd":"/cwd","tools":["Bash","Edit","Glob","Grep","Read","Write"],"mcp_servers":[],"model":"claude-sonnet-5","permissionMode":"default","slash_commands":[],"apiKeySource":"user","claude_code_version":"2.1.330","wardian_version":"…","output_style":"default","agents":[],"skills":[],"plugins":[],"capabilities":[],"additional_directories":[],"uuid":"…","session_id":"…"}
-{"type":"system","subtype":"status","status":"requesting","uuid":"…","session_id":"…"}
-{"type":"assistant","message":{"id":"…","type":"message","role":"assistant","model":"claude-sonnet-5","content":[{"type":"text","text":"Hello."}],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":10,"output_tokens":1,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"service_tier":"standard"}},"parent_tool_use_id":null,"uuid":"…","session_id":"…","timestamp":"…","request_id":"…"}
-{"type":"result","subtype":"success","is_error":false,"duration_ms":"…","duration_api_ms":"…","num_turns":1,"result":"Hello.","stop_reason":"end_turn","session_id":"…","total_cost_usd":0.00007,"usage":{"input_tokens":10,"output_tokens":5,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"service_tier":"standard"},"modelUsage":{"claude-sonnet-5":{"inputTokens":10,"outputTokens":5,"cacheReadInputTokens":0,"cacheCreationInputTokens":0,"webSearchRequests":0,"costUSD":0.00007,"contextWindow":1000000,"maxOutputTokens":128000,"costBasis":"list"}},"permission_denials":[],"terminal_reason":"completed","uuid":"…","api_error_status":null,"result_index":0}
+{"type":"system","subtype":"init"}
+{"type":"assistant","message":{"id":"…","type":"message","role":"assistant","model":"claude-sonnet-5","content":[{"type":"text","text":"Hello."}],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":10,"output_tokens":1,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"service_tier":"standard"},"context_management":null},"parent_tool_use_id":null,"uuid":"…","session_id":"…","timestamp":"…","request_id":"…"}
+{"type":"result","subtype":"success","is_error":false,"duration_ms":"…","duration_api_ms":"…","num_turns":1,"result":"Hello.","stop_reason":"end_turn","session_id":"…","total_cost_usd":0.00007,"usage":{"input_tokens":10,"output_tokens":5,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"cache_creation":{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":0},"server_tool_use":{"web_search_requests":0,"web_fetch_requests":0},"service_tier":"standard","speed":"standard","inference_geo":"","iterations":[],"output_tokens_details":{"thinking_tokens":0},"fallback_credit":null},"modelUsage":{"claude-sonnet-5":{"inputTokens":10,"outputTokens":5,"cacheReadInputTokens":0,"cacheCreationInputTokens":0,"webSearchRequests":0,"costUSD":0.00007,"contextWindow":1000000,"maxOutputTokens":128000,"thinkingTokens":0,"cacheCreationEphemeral5mInputTokens":0,"cacheCreationEphemeral1hInputTokens":0,"canonicalModel":"claude-sonnet-5","provider":"firstParty","costBasis":"list"}},"permission_denials":[],"terminal_reason":"completed","uuid":"…","api_error_status":null,"ttft_ms":"…","ttft_stream_ms":"…","time_to_request_ms":"…","first_content_frame_ms":"…","fast_mode_state":"off","fast_mode_disabled_reason":"unknown","queued_turn_count":0,"result_index":0,"safety_stops":0}
 "##);
     assert_eq!(
         result(&messages).to_owned().total_cost_usd.0,
@@ -36,14 +35,13 @@ async fn one_tool() {
     options.allowed_tools = vec!["Bash".to_owned()];
     let messages = messages(query("hi", options)).await;
     insta::assert_snapshot!(redacted(&messages, folder.path()), @r##"
-{"type":"system","subtype":"init","cwd":"/cwd","tools":["Bash","Edit","Glob","Grep","Read","Write"],"mcp_servers":[],"model":"claude-sonnet-5","permissionMode":"default","slash_commands":[],"apiKeySource":"user","claude_code_version":"2.1.330","wardian_version":"…","output_style":"default","agents":[],"skills":[],"plugins":[],"capabilities":[],"additional_directories":[],"uuid":"…","session_id":"…"}
-{"type":"system","subtype":"status","status":"requesting","uuid":"…","session_id":"…"}
-{"type":"assistant","message":{"id":"…","type":"message","role":"assistant","model":"claude-sonnet-5","content":[{"type":"thinking","thinking":"A command.","signature":"c2NyaXB0ZWQgdGhpbmtpbmcsIHNpZ25lZCBieSBub2JvZHk="}],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":10,"output_tokens":1,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"service_tier":"standard"}},"parent_tool_use_id":null,"uuid":"…","session_id":"…","timestamp":"…","request_id":"…"}
-{"type":"assistant","message":{"id":"…","type":"message","role":"assistant","model":"claude-sonnet-5","content":[{"type":"tool_use","id":"toolu_1","name":"Bash","input":{"command":"echo from-bash"}}],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":10,"output_tokens":1,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"service_tier":"standard"}},"parent_tool_use_id":null,"uuid":"…","session_id":"…","timestamp":"…","request_id":"…"}
+{"type":"system","subtype":"init"}
+{"type":"system","subtype":"thinking_tokens","estimated_tokens":3,"estimated_tokens_delta":3,"uuid":"…","session_id":"…"}
+{"type":"assistant","message":{"id":"…","type":"message","role":"assistant","model":"claude-sonnet-5","content":[{"type":"thinking","thinking":"A command.","signature":"c2NyaXB0ZWQgdGhpbmtpbmcsIHNpZ25lZCBieSBub2JvZHk="}],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":10,"output_tokens":1,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"service_tier":"standard"},"context_management":null},"parent_tool_use_id":null,"uuid":"…","session_id":"…","timestamp":"…","request_id":"…","thinking_duration_ms":"…"}
+{"type":"assistant","message":{"id":"…","type":"message","role":"assistant","model":"claude-sonnet-5","content":[{"type":"tool_use","id":"toolu_1","name":"Bash","input":{"command":"echo from-bash"}}],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":10,"output_tokens":1,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"service_tier":"standard"},"context_management":null},"parent_tool_use_id":null,"uuid":"…","session_id":"…","timestamp":"…","request_id":"…"}
 {"type":"user","message":{"role":"user","content":[{"type":"tool_result","tool_use_id":"toolu_1","content":"from-bash"}]},"parent_tool_use_id":null,"tool_use_result":{"stdout":"from-bash","stderr":"","interrupted":false,"isImage":false,"noOutputExpected":false},"uuid":"…","session_id":"…","timestamp":"…"}
-{"type":"system","subtype":"status","status":"requesting","uuid":"…","session_id":"…"}
-{"type":"assistant","message":{"id":"…","type":"message","role":"assistant","model":"claude-sonnet-5","content":[{"type":"text","text":"Done."}],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":10,"output_tokens":1,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"service_tier":"standard"}},"parent_tool_use_id":null,"uuid":"…","session_id":"…","timestamp":"…","request_id":"…"}
-{"type":"result","subtype":"success","is_error":false,"duration_ms":"…","duration_api_ms":"…","num_turns":2,"result":"Done.","stop_reason":"end_turn","session_id":"…","total_cost_usd":0.00014,"usage":{"input_tokens":20,"output_tokens":10,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"service_tier":"standard"},"modelUsage":{"claude-sonnet-5":{"inputTokens":20,"outputTokens":10,"cacheReadInputTokens":0,"cacheCreationInputTokens":0,"webSearchRequests":0,"costUSD":0.00014,"contextWindow":1000000,"maxOutputTokens":128000,"costBasis":"list"}},"permission_denials":[],"terminal_reason":"completed","uuid":"…","api_error_status":null,"result_index":0}
+{"type":"assistant","message":{"id":"…","type":"message","role":"assistant","model":"claude-sonnet-5","content":[{"type":"text","text":"Done."}],"stop_reason":null,"stop_sequence":null,"usage":{"input_tokens":10,"output_tokens":1,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"service_tier":"standard"},"context_management":null},"parent_tool_use_id":null,"uuid":"…","session_id":"…","timestamp":"…","request_id":"…"}
+{"type":"result","subtype":"success","is_error":false,"duration_ms":"…","duration_api_ms":"…","num_turns":2,"result":"Done.","stop_reason":"end_turn","session_id":"…","total_cost_usd":0.00014,"usage":{"input_tokens":20,"output_tokens":10,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"cache_creation":{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":0},"server_tool_use":{"web_search_requests":0,"web_fetch_requests":0},"service_tier":"standard","speed":"standard","inference_geo":"","iterations":[],"output_tokens_details":{"thinking_tokens":0},"fallback_credit":null},"modelUsage":{"claude-sonnet-5":{"inputTokens":20,"outputTokens":10,"cacheReadInputTokens":0,"cacheCreationInputTokens":0,"webSearchRequests":0,"costUSD":0.00014,"contextWindow":1000000,"maxOutputTokens":128000,"thinkingTokens":0,"cacheCreationEphemeral5mInputTokens":0,"cacheCreationEphemeral1hInputTokens":0,"canonicalModel":"claude-sonnet-5","provider":"firstParty","costBasis":"list"}},"permission_denials":[],"terminal_reason":"completed","uuid":"…","api_error_status":null,"ttft_ms":"…","ttft_stream_ms":"…","time_to_request_ms":"…","first_content_frame_ms":"…","fast_mode_state":"off","fast_mode_disabled_reason":"unknown","queued_turn_count":0,"result_index":0,"safety_stops":0}
 "##);
 }
 
@@ -58,9 +56,8 @@ async fn three_calls_at_once_are_four_turns() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("a.txt"), "content\n").unwrap();
     let messages = messages(query("hi", options(&model, folder.path()))).await;
-    let expected =
-        ["system/init", "system/status", "assistant", "assistant", "assistant", "user", "user", "user"];
-    assert_eq!(kinds(&messages)[..8], expected);
+    let expected = ["system/init", "assistant", "assistant", "assistant", "user", "user", "user"];
+    assert_eq!(kinds(&messages)[..7], expected);
     assert_eq!(result(&messages).num_turns, 4);
     // To the API they are one message, in the order of the calls.
     let request = &model.requests()[1].body;
@@ -254,21 +251,33 @@ async fn a_call_cut_in_its_middle_is_not_run() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_an_error_and_is_forgotten() {
-    let model = model(&json!({"replies": [
-        {"text": "I cannot", "stop_reason": "refusal"},
-        {"text": "Sure."},
-    ]}))
-    .await;
+async fn a_refusal_is_asked_about_once_and_is_forgotten() {
+    let refusal = |text: &str| json!({"text": text, "stop_reason": "refusal"});
+    let replies = json!([refusal("bad one"), refusal("bad two"), {"text": "Sure."}]);
+    let model = model(&json!({"replies": replies})).await;
     let folder = tempfile::tempdir().unwrap();
     let prompt =
         |text: &str| serde_json::from_value(json!({"message": {"role": "user", "content": text}})).unwrap();
     let prompts = wardian_agent::Prompt::Messages(vec![prompt("bad"), prompt("good")]);
     let messages = messages(query(prompts, options(&model, folder.path()))).await;
-    let results: Vec<_> = kinds(&messages).into_iter().filter(|kind| kind.starts_with("result")).collect();
-    assert_eq!(results, ["result/success", "result/success"]);
+    let expected = [
+        "system/init",
+        "assistant",
+        "system/informational",
+        "user",
+        "assistant",
+        "system/model_refusal_no_fallback",
+        "assistant",
+        "result/success",
+    ];
+    assert_eq!(kinds(&messages)[..8], expected);
+    let Message::Result(first) = &messages[7] else { panic!() };
+    assert_eq!((first.is_error, first.num_turns), (true, 2));
+    assert_eq!(first.extra["safety_stops"], 2);
     assert!(!result(&messages).is_error);
-    let said = model.requests()[1].body["messages"].clone();
-    assert_eq!(said.as_array().unwrap().len(), 1, "{said}");
-    assert_eq!(said[0]["content"].as_array().unwrap().len(), 2, "the two prompts");
+    for request in &model.requests()[1..] {
+        let said = request.body["messages"].clone();
+        assert_eq!(said.as_array().unwrap().len(), 1, "{said}");
+        assert!(!said.to_string().contains("bad one"), "{said}");
+    }
 }

@@ -1,0 +1,63 @@
+//! `system/init`: what a turn begins with.
+//!
+//! source: the agent protocol reference, section 1.3.
+
+use serde_json::{Value, json};
+
+use super::Turn;
+use crate::authorise::lock;
+use crate::frames::PROTOCOL_VERSION;
+use crate::session::Session;
+
+/// What of the protocol's additions holds here; hosts look for the names.
+const CAPABILITIES: &[&str] = &[
+    "interrupt_receipt_v1",
+    "interrupt_cancel_queued_v1",
+    "msg_lifecycle_v1",
+    "request_marker_lists_v1",
+    "sdk_mcp_manifests",
+];
+
+impl Session {
+    pub(super) fn init_fields(&self, turn: &Turn) -> Value {
+        let setup = &self.setup;
+        let (mode, model) = {
+            let live = lock(&setup.live);
+            (live.policy.mode, live.model.clone())
+        };
+        let tools: Vec<&str> = setup.tools.iter().map(|offered| offered.tool.name()).collect();
+        let mut fields = json!({
+            "cwd": setup.context.cwd,
+            "tools": tools,
+            "mcp_servers": setup.mcp_servers,
+            "model": model,
+            "permissionMode": mode.as_str(),
+            "slash_commands": [],
+            "apiKeySource": setup.api_key_source,
+            "claude_code_version": PROTOCOL_VERSION,
+            "wardian_version": env!("CARGO_PKG_VERSION"),
+            "output_style": "default",
+            "agents": [],
+            "skills": [],
+            "plugins": [],
+            "capabilities": CAPABILITIES,
+            "terminal_slash_commands": [],
+            "original_cwd": setup.context.cwd,
+            "additional_directories": setup.additional_directories,
+            "memory_paths": {},
+            "analytics_disabled": true,
+            "product_feedback_disabled": true,
+            "served_by_anthropic": false,
+            "fast_mode_state": "off",
+            "fast_mode_disabled_reason": "unknown",
+            "per_turn_effort_active": false,
+            "ultrathink_available": false,
+            "ultrathink_typed_raises": false,
+            "view_mode": "default",
+        });
+        if !turn.spending.prompts.is_empty() {
+            fields["user_message_uuids"] = turn.spending.prompts.clone().into();
+        }
+        fields
+    }
+}

@@ -1,0 +1,148 @@
+//! The result of a turn.
+//!
+//! source: the agent protocol reference, sections 1.3 and 2.7.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use wardian_protocol::Usage;
+use wardian_protocol::frame::ModelUsage;
+
+use super::Turn;
+use crate::session::Session;
+use crate::spending::millis;
+use crate::state::End;
+use crate::{Message, ResultMessage, random};
+
+impl Session {
+    pub(super) async fn give_result(&mut self, turn: Turn, end: End) {
+        let subtype = end.subtype();
+        let meter = self.setup.meter().clone();
+        let extra = self.more_of_result(&turn, end, meter.by_model());
+        let result = ResultMessage {
+            subtype: subtype.to_owned(),
+            is_error: end.is_error(),
+            duration_ms: millis(turn.spending.times.began.elapsed()),
+            duration_api_ms: millis(turn.spending.api_time),
+            num_turns: turn.progress.num_turns(),
+            result: (subtype == "success").then_some(turn.result),
+            stop_reason: turn.stop_reason.clone(),
+            session_id: self.setup.out.session_id.clone(),
+            total_cost_usd: meter.total(),
+            usage: whole(turn.spending.usage),
+            model_usage: meter.by_model().clone(),
+            permission_denials: turn.denials,
+            errors: end.errors(self.setup.limits, turn.stop_reason.as_deref()),
+            terminal_reason: Some(end.terminal_reason().to_owned()),
+            uuid: Some(random::uuid()),
+            extra,
+        };
+        self.results += 1;
+        self.reported = meter.by_model().clone();
+        let result = Message::Result(Box::new(result));
+        self.setup.out.keep_turn_end(&result).await;
+        self.setup.out.send(result).await;
+    }
+
+    fn more_of_result(
+        &self,
+        turn: &Turn,
+        end: End,
+        by_model: &BTreeMap<String, ModelUsage>,
+    ) -> wardian_protocol::JsonMap {
+        let mut extra = wardian_protocol::JsonMap::new();
+        let spending = &turn.spending;
+        if end.subtype() == "success" {
+            let status = turn.api_error.as_ref().and_then(|error| error.status);
+            extra.insert("api_error_status".to_owned(), status.into());
+            if let Some(kind) = turn.api_error.as_ref().and_then(|error| error.kind.clone()) {
+                extra.insert("api_error_type".to_owned(), kind.into());
+            }
+            if turn.api_error.is_none() {
+                extra.extend(spending.times.fields(!spending.prompts.is_empty()));
+            }
+        }
+        extra.extend(spending.marks());
+        if self.setup.include_partial_messages {
+            extra.insert("begun_message_ids".to_owned(), spending.begun.clone().into());
+        }
+        let since = since(by_model, &self.reported);
+        for (name, value) in [
+            ("model_usage_since_last_result", json!(since)),
+            ("fast_mode_state", json!("off")),
+            ("fast_mode_disabled_reason", json!("unknown")),
+            ("queued_turn_count", json!(0)),
+            ("result_index", json!(self.results)),
+            ("safety_stops", json!(turn.progress.refusals)),
+            ("subagent_stats", no_subagents()),
+        ] {
+            extra.insert(name.to_owned(), value);
+        }
+        extra
+    }
+}
+
+/// The usage with every field that clients read without asking.
+pub(super) fn whole(mut usage: Usage) -> Usage {
+    let uses = usage.server_tool_use.get_or_insert_default();
+    uses.web_search_requests.get_or_insert(0);
+    uses.web_fetch_requests.get_or_insert(0);
+    let writes = usage.cache_creation.get_or_insert_default();
+    writes.ephemeral_1h_input_tokens.get_or_insert(0);
+    writes.ephemeral_5m_input_tokens.get_or_insert(0);
+    usage.service_tier.get_or_insert_with(|| "standard".to_owned());
+    usage.speed.get_or_insert_with(|| "standard".to_owned());
+    usage.inference_geo.get_or_insert_default();
+    usage.iterations.get_or_insert_default();
+    let no_thinking = json!({"thinking_tokens": 0});
+    usage.extra.entry("output_tokens_details").or_insert(no_thinking);
+    usage.extra.entry("fallback_credit").or_insert(Value::Null);
+    usage
+}
+
+/// What was used since another count.
+fn since(
+    now: &BTreeMap<String, ModelUsage>,
+    then: &BTreeMap<String, ModelUsage>,
+) -> BTreeMap<String, ModelUsage> {
+    let used = |(model, now): (&String, &ModelUsage)| {
+        let Some(then) = then.get(model) else { return Some((model.clone(), now.clone())) };
+        (now != then).then(|| (model.clone(), difference(now, then)))
+    };
+    now.iter().filter_map(used).collect()
+}
+
+fn difference(now: &ModelUsage, then: &ModelUsage) -> ModelUsage {
+    let mut used = now.clone();
+    for (mine, theirs) in [
+        (&mut used.input_tokens, then.input_tokens),
+        (&mut used.output_tokens, then.output_tokens),
+        (&mut used.cache_read_input_tokens, then.cache_read_input_tokens),
+        (&mut used.cache_creation_input_tokens, then.cache_creation_input_tokens),
+        (&mut used.web_search_requests, then.web_search_requests),
+    ] {
+        *mine = mine.saturating_sub(theirs);
+    }
+    used.cost_usd = used.cost_usd.saturating_sub(then.cost_usd);
+    for (name, value) in &mut used.extra {
+        if let (Some(mine), Some(theirs)) = (value.as_u64(), then.extra.get(name).and_then(Value::as_u64)) {
+            *value = mine.saturating_sub(theirs).into();
+        }
+    }
+    used
+}
+
+fn no_subagents() -> Value {
+    json!({
+        "spawned": 0,
+        "requested": {"background": 0, "foreground": 0, "unset": 0},
+        "started_in_background": 0,
+        "max_depth": 0,
+        "spawned_by_subagents": 0,
+        "completed": 0,
+        "failed": 0,
+        "killed": {"parent": 0, "user": 0, "system": 0},
+        "refused": {"depth_limit": 0, "concurrency_limit": 0, "budget": 0},
+        "by_type": {},
+    })
+}

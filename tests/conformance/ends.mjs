@@ -1,6 +1,6 @@
 // How turns end: tables 2.6 (interrupts and signals) and 2.7 (results).
 import { randomUUID } from "node:crypto";
-import { KEY, MODEL, all, assert, bash, blocks, call, find, kind, resultsIn, scenario, text, toolResults } from "./lib.mjs";
+import { MODEL, all, assert, bash, blocks, call, find, kind, nanos, resultsIn, scenario, text, toolResults } from "./lib.mjs";
 
 const partial = (words) => (message) => message.type === "stream_event" && message.event.delta?.text?.includes(words);
 
@@ -15,15 +15,15 @@ scenario("text: a turn, its result, its price", "2.7 text", async (t) => {
   assert.equal(result.result, "Hello, wörld 🦀!");
   assert.deepEqual([result.is_error, result.num_turns, result.stop_reason, result.terminal_reason], [false, 1, "end_turn", "completed"]);
   assert.equal(result.api_error_status, null);
-  assert.equal(result.total_cost_usd, 0.005);
+  assert.equal(nanos(result.total_cost_usd), 5_000_000);
   assert.equal(result.result_index, 0);
   assert.equal(result.queued_turn_count, 0);
   const { input_tokens, output_tokens, cache_read_input_tokens, cache_creation_input_tokens } = result.usage;
   assert.deepEqual({ input_tokens, output_tokens, cache_read_input_tokens, cache_creation_input_tokens }, usage);
   const used = result.modelUsage[MODEL];
   assert.deepEqual(
-    [used.costUSD, used.inputTokens, used.outputTokens, used.cacheReadInputTokens, used.cacheCreationInputTokens, used.webSearchRequests],
-    [0.005, 1000, 100, 10_000, 400, 0],
+    [nanos(used.costUSD), used.inputTokens, used.outputTokens, used.cacheReadInputTokens, used.cacheCreationInputTokens, used.webSearchRequests],
+    [5_000_000, 1000, 100, 10_000, 400, 0],
   );
   assert.ok(used.contextWindow > 0 && used.maxOutputTokens > 0);
   assert.equal(used.costBasis, "list");
@@ -87,7 +87,7 @@ scenario("maxBudgetUsd: checked after each reply", ["1.1 maxBudgetUsd", "2.7 max
   const { result, error } = await s.ok();
   assert.deepEqual([result.subtype, result.is_error, result.num_turns], ["error_max_budget_usd", true, 2]);
   assert.equal(result.terminal_reason, "budget_exhausted");
-  assert.equal(result.total_cost_usd, 0.8);
+  assert.equal(nanos(result.total_cost_usd), 800_000_000);
   assert.equal(result.modelUsage[MODEL].outputTokens, 80_000);
   assert.deepEqual(result.errors, ["Reached maximum budget ($0.5)"]);
   // The stock CLI may have begun the second call's tool while that call was still streaming.

@@ -5,6 +5,7 @@ import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, realpathSync, existsSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
 import { KEY, Place, model as serve } from "../sdk/lib.mjs";
 import { query } from "../sdk/node_modules/@anthropic-ai/claude-agent-sdk/sdk.mjs";
 
@@ -37,6 +38,9 @@ export const resultsIn = (body) => {
 export const told = (body) => JSON.stringify([body.system, body.messages]);
 export const find = (messages, wanted) => messages.find((message) => kind(message) === wanted);
 export const all = (messages, wanted) => messages.filter((message) => kind(message) === wanted);
+
+// Dollars as billionths, without what binary fractions leave.
+export const nanos = (usd) => Math.round(usd * 1e9);
 
 // Prompts that are fed by hand.
 function feed() {
@@ -199,8 +203,18 @@ class Live {
   }
 }
 
+// How the SDK is told of the MCP server in lab.mjs.
+const LAB = join(dirname(fileURLToPath(import.meta.url)), "lab.mjs");
+export const lab = { command: process.execPath, args: [LAB] };
+
 class Scope {
   used = [];
+  // Starts lab.mjs with `--http` or `--sse`; its address.
+  async serveLab(how) {
+    const server = spawn(process.execPath, [LAB, how], { stdio: ["pipe", "pipe", "inherit"] });
+    this.use({ [Symbol.dispose]: () => server.kill() });
+    return new Promise((resolve) => createInterface({ input: server.stdout }).once("line", resolve));
+  }
   use(thing) {
     this.used.push(thing);
     return thing;
@@ -279,7 +293,7 @@ async function run({ id, rows, fn, digest }) {
 
 // Runs them, `JOBS` at a time; one line of JSON each, in the order they end.
 export async function main() {
-  const chosen = scenarios.filter(({ id }) => !process.env.ONLY || id.includes(process.env.ONLY));
+  const chosen = scenarios.filter(({ id }) => !process.env.ONLY || new RegExp(process.env.ONLY).test(id));
   if (process.env.LIST) {
     for (const { id, rows, digest } of chosen) console.log(JSON.stringify({ id, rows, digest }));
     return;

@@ -129,15 +129,17 @@ impl Client {
         if self.uri.scheme() == Some(&http::uri::Scheme::HTTP) {
             return Ok(Transport::Tcp(builder.build(http)));
         }
-        http.enforce_http(false);
-        let https = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
-            .map_err(|error| Failure::local(format!("no root certificates: {error}")))?
-            .https_only()
-            .enable_http1()
-            .wrap_connector(http);
+        let https = https(http).map_err(|error| Failure::local(format!("no root certificates: {error}")))?;
         Ok(Transport::Tls(builder.build(https)))
     }
+}
+
+/// Puts TLS on connections, with the system's root certificates.
+pub(crate) fn https(mut http: HttpConnector) -> std::io::Result<hyper_rustls::HttpsConnector<HttpConnector>> {
+    http.enforce_http(false);
+    let builder = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_provider_and_native_roots(rustls::crypto::ring::default_provider())?;
+    Ok(builder.https_only().enable_http1().wrap_connector(http))
 }
 
 /// A reply under way.
@@ -278,7 +280,7 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 /// An error with all that caused it, on one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

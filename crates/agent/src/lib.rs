@@ -14,6 +14,7 @@ pub mod hook;
 pub mod mcp;
 pub mod memory;
 mod meter;
+mod offer;
 pub mod options;
 pub mod permission;
 mod prompt;
@@ -37,7 +38,8 @@ pub use error::Error;
 pub use frames::PROTOCOL_VERSION;
 pub use hook::{Hook, HookEvent, HookFailure, HookInput, HookOutput, Hooks, OnFailure};
 pub use mcp::{
-    Elicitation, Elicited, McpHost, McpManifest, McpServer, McpSource, McpTransport, OnElicitation,
+    Elicitation, Elicited, Mcp, McpChanges, McpHost, McpManifest, McpServer, McpSource, McpTransport,
+    OnElicitation,
 };
 pub use options::{
     ApiConfig, ApiKey, AutoCompact, Endpoint, Options, RetryPolicy, SystemPrompt, Thinking, ToolSet,

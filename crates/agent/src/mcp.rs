@@ -2,36 +2,40 @@
 //!
 //! source: the agent protocol reference, section 2.5, and the Model Context Protocol, 2025-11-25.
 
+mod connection;
 mod content;
+mod host;
+mod registry;
+mod sse;
+mod stdio;
+mod tool;
+mod web;
+mod wire;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::tool::{Tool, ToolContext, ToolOutput};
-use crate::words;
+use self::connection::Surroundings;
+use self::registry::{Entry, MAX_SERVERS, Registry, State};
+use self::tool::McpTool;
+use crate::Options;
+use crate::frames::Out;
+use crate::tool::Tool;
 
 /// The version of the Model Context Protocol that is spoken.
 pub const PROTOCOL: &str = "2025-11-25";
-/// The most tools of one server: many times what a model tells apart.
-const MAX_TOOLS: usize = 1024;
-/// The most pages of one list of tools.
-const MAX_PAGES: usize = 64;
-/// The longest name of a tool. source: the Messages API.
-const MAX_NAME: usize = 128;
-/// What is told to the model of one tool at the most, in bytes.
-const MAX_DESCRIPTION_BYTES: usize = 16 * 1024;
+/// The most resources that are listed of one server.
+const MAX_RESOURCES: usize = 1024;
 /// How long a handshake may take. source: the protocol reference, section 1.9 (`MCP_TIMEOUT`).
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most characters of a result that the model gets, unless set: 25,000 tokens of some 4 characters.
 /// source: the protocol reference, section 1.9 (`MAX_MCP_OUTPUT_TOKENS`).
 pub const MAX_OUTPUT_CHARS: usize = 100_000;
-/// The largest input schema, in bytes.
-const MAX_SCHEMA_BYTES: usize = 256 * 1024;
 
 /// Takes a JSON-RPC message to a server in the host's own process and brings the answer, or says why there is none. When
 /// nobody waits for the answer any more, its future is dropped.
@@ -73,6 +77,34 @@ impl McpServer {
             ask: Vec::new(),
             deny: Vec::new(),
         }
+    }
+
+    /// Whether this says of a server what the other says: then a connection stays. Two of the host's own of one name
+    /// are the same.
+    fn is_same(&self, other: &Self) -> bool {
+        let same_way = match (&self.transport, &other.transport) {
+            (McpTransport::Host { .. }, McpTransport::Host { .. }) => true,
+            (
+                McpTransport::Stdio { command, args, env },
+                McpTransport::Stdio { command: other_command, args: other_args, env: other_env },
+            ) => (command, args, env) == (other_command, other_args, other_env),
+            (
+                McpTransport::Http { url, headers },
+                McpTransport::Http { url: other_url, headers: other_headers },
+            )
+            | (
+                McpTransport::Sse { url, headers },
+                McpTransport::Sse { url: other_url, headers: other_headers },
+            ) => (url, headers) == (other_url, other_headers),
+            (
+                McpTransport::Host { .. }
+                | McpTransport::Stdio { .. }
+                | McpTransport::Http { .. }
+                | McpTransport::Sse { .. },
+                _,
+            ) => false,
+        };
+        self.name == other.name && same_way
     }
 }
 
@@ -235,208 +267,301 @@ pub struct McpManifest {
     pub tools: Option<Value>,
 }
 
-/// What became of a server.
-pub(crate) struct Connected {
-    pub(crate) name: String,
-    /// Why it has no tools, if it failed.
-    pub(crate) failure: Option<String>,
-    pub(crate) tools: Vec<Arc<dyn Tool>>,
-}
+/// The servers of a session: how they stand, and what may be asked of them beside the model. Made by
+/// [`crate::query()`].
+#[derive(Clone)]
+pub struct Mcp(Arc<Registry>);
 
-/// Asks all servers for their tools, side by side.
-pub(crate) async fn connect(servers: Vec<McpServer>) -> Vec<Connected> {
-    join_all(servers.into_iter().map(McpServer::connect)).await
-}
+impl Mcp {
+    /// The servers of these options, none of them connected.
+    pub(crate) fn new(options: &mut Options, tasks: TaskTracker, cancel: CancellationToken) -> Self {
+        let surroundings = Surroundings::new(options);
+        let servers = std::mem::take(&mut options.mcp_servers);
+        Self(Registry::new(servers, surroundings, tasks, cancel))
+    }
 
-impl McpServer {
-    async fn connect(self) -> Connected {
-        let patience = self.connect_timeout;
-        let name = self.name.clone();
-        let McpTransport::Host { host, manifest } = self.transport else {
-            let failure = format!("the transport '{}' is not supported yet", self.transport.kind());
-            return Connected { name, failure: Some(failure), tools: Vec::new() };
+    /// Begins to connect. News goes to `out` from now on.
+    pub(crate) fn start(&self, out: &Out) {
+        self.0.surroundings.set_out(Some(out.clone()));
+        self.0.start();
+    }
+
+    /// Ends all connections when it is dropped.
+    pub(crate) fn guard(&self) -> impl Drop + use<> {
+        Guard(Self::clone(self))
+    }
+
+    /// Waits until no server is about to be connected.
+    pub(crate) async fn settled(&self) {
+        self.0.settled().await;
+    }
+
+    /// Counts the changes of servers and their tools.
+    pub(crate) fn version(&self) -> u64 {
+        self.0.version()
+    }
+
+    /// What the servers offer, by the servers' names, in their order.
+    pub(crate) fn offers(&self) -> Vec<Offer> {
+        let offer = |entry: &Entry| Offer {
+            server: entry.server.name.clone(),
+            display_name: entry.about.info["title"]
+                .as_str()
+                .or(entry.about.info["name"].as_str())
+                .unwrap_or(&entry.server.name)
+                .to_owned(),
+            source: entry.server.source,
+            instructions: entry.about.instructions.clone(),
+            has_resources: entry.about.has_resources,
+            ask: entry.server.ask.clone(),
+            deny: entry.server.deny.clone(),
+            tools: entry.tools.iter().map(OfferedTool::of).collect(),
         };
-        let server = Arc::new(Server {
-            name: self.name,
-            transport: host,
-            last_id: AtomicU64::new(0),
-            call_timeout: self.call_timeout,
-        });
-        let listed = match timeout(patience, server.list(manifest)).await {
-            Ok(listed) => listed,
-            Err(_) => Err(format!("it did not answer within {} s", patience.as_secs())),
+        self.0.entries().iter().filter(|entry| !matches!(entry.state, State::Disabled)).map(offer).collect()
+    }
+
+    /// A row for each server, as `system/init` has it.
+    pub(crate) fn init_rows(&self) -> Vec<Value> {
+        let row = |entry: &Entry| {
+            json!({
+                "name": entry.server.name,
+                "status": entry.state.as_str(),
+                "source": entry.server.source.as_str(),
+            })
         };
-        match listed {
-            Ok(tools) => Connected { name, failure: None, tools },
-            Err(failure) => {
-                tracing::warn!(server = %name, %failure, "a server of tools cannot be used");
-                Connected { name, failure: Some(failure), tools: Vec::new() }
+        self.0.entries().iter().map(row).collect()
+    }
+
+    /// How each server stands, in the shape of `mcp_status`.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<Value> {
+        self.0.entries().iter().map(registry::status).collect()
+    }
+
+    /// Connects a server again.
+    ///
+    /// # Errors
+    /// A text: there is no such server, it is disabled, or it cannot be connected.
+    pub async fn reconnect(&self, server: &str) -> Result<(), String> {
+        self.begin(server, |state| match state {
+            State::Disabled => Err(format!("the server {server:?} is disabled")),
+            State::Pending | State::Connected(_) | State::Lost(_) | State::Failed(_) | State::NeedsAuth => {
+                Ok(())
+            }
+        })?;
+        self.0.settled_one(server).await;
+        let entries = self.0.entries();
+        let failure =
+            entries.iter().find(|entry| entry.server.name == server).and_then(|entry| entry.state.failure());
+        failure.map_or(Ok(()), |failure| Err(format!("the server {server:?} cannot be connected: {failure}")))
+    }
+
+    /// Takes a server out of use, or back into it.
+    ///
+    /// # Errors
+    /// A text: there is no such server.
+    pub async fn toggle(&self, server: &str, enabled: bool) -> Result<(), String> {
+        if enabled {
+            self.begin(server, |_| Ok(()))?;
+            self.0.settled_one(server).await;
+            return Ok(());
+        }
+        let mut entries = self.0.entries();
+        let entry = entries.iter_mut().find(|entry| entry.server.name == server);
+        self.0.drop_connection(entry.ok_or_else(|| unknown(server))?, State::Disabled);
+        Ok(())
+    }
+
+    fn begin(&self, server: &str, may: impl FnOnce(&State) -> Result<(), String>) -> Result<(), String> {
+        let mut entries = self.0.entries();
+        let entry =
+            entries.iter_mut().find(|entry| entry.server.name == server).ok_or_else(|| unknown(server))?;
+        may(&entry.state)?;
+        self.0.connect(entry);
+        Ok(())
+    }
+
+    /// Puts these servers in the place of those that an earlier call named, and of the host's own. What stays as it
+    /// was is left alone.
+    pub async fn set_servers(&self, servers: Vec<McpServer>) -> McpChanges {
+        let (kept, removed): (Vec<String>, Vec<String>) = {
+            let entries = self.0.entries();
+            let replaced = entries.iter().filter(|entry| {
+                entry.added
+                    || entry.server.transport.is_host()
+                    || servers.iter().any(|server| server.name == entry.server.name)
+            });
+            let stays = |entry: &&Entry| servers.iter().any(|server| server.is_same(&entry.server));
+            let (kept, removed): (Vec<_>, Vec<_>) = replaced.partition(stays);
+            let names =
+                |entries: Vec<&Entry>| entries.iter().map(|entry| entry.server.name.clone()).collect();
+            (names(kept), names(removed))
+        };
+        self.0.remove(&removed);
+        let mut changes = McpChanges { removed, ..McpChanges::default() };
+        for server in servers {
+            if kept.contains(&server.name) {
+                continue;
+            }
+            if self.0.entries().len() >= MAX_SERVERS {
+                changes.errors.push((server.name, format!("there are more than {MAX_SERVERS} servers")));
+                continue;
+            }
+            changes.added.push(server.name.clone());
+            self.0.add(server);
+        }
+        for name in &changes.added {
+            self.0.settled_one(name).await;
+            let entries = self.0.entries();
+            let entry = entries.iter().find(|entry| entry.server.name == *name);
+            if let Some(failure) = entry.and_then(|entry| entry.state.failure()) {
+                changes.errors.push((name.clone(), failure.to_owned()));
             }
         }
+        changes
     }
-}
 
-struct Server {
-    name: String,
-    transport: McpHost,
-    last_id: AtomicU64,
-    call_timeout: Option<Duration>,
-}
+    /// Reads a resource of a server: the result of `resources/read`.
+    ///
+    /// # Errors
+    /// A text: there is no such server, it cannot be reached, or it refuses.
+    pub async fn read_resource(&self, server: &str, uri: &str) -> Result<Value, String> {
+        self.read_resource_until(server, uri, &CancellationToken::new()).await
+    }
 
-impl Server {
-    async fn list(self: &Arc<Self>, manifest: Option<McpManifest>) -> Result<Vec<Arc<dyn Tool>>, String> {
-        let known = manifest.filter(|manifest| manifest.initialize["protocolVersion"] == PROTOCOL);
-        let (about, mut first) = match known {
-            Some(manifest) => (manifest.initialize, manifest.tools),
-            None => (self.shake_hands().await?, None),
-        };
-        if about["capabilities"].get("tools").is_none_or(Value::is_null) {
-            return Ok(Vec::new());
+    pub(crate) async fn read_resource_until(
+        &self,
+        server: &str,
+        uri: &str,
+        stop: &CancellationToken,
+    ) -> Result<Value, String> {
+        if self.0.entries().iter().all(|entry| entry.server.name != server) {
+            return Err(unknown(server));
         }
-        let mut tools: Vec<Arc<dyn Tool>> = Vec::new();
-        let mut cursor = None;
-        for _ in 0..MAX_PAGES {
-            let page = match first.take() {
-                Some(page) => page,
-                None => {
-                    let parameters =
-                        cursor.take().map_or_else(|| json!({}), |cursor| json!({"cursor": cursor}));
-                    self.request("tools/list", parameters).await?
-                }
-            };
-            let listed = page["tools"].as_array().ok_or("its list of tools is none")?;
-            tools.extend(
-                listed
-                    .iter()
-                    .filter_map(|tool| McpTool::read(self, tool))
-                    .map(|tool| -> Arc<dyn Tool> { Arc::new(tool) }),
-            );
-            cursor = page.get("nextCursor").filter(|cursor| cursor.is_string()).cloned();
-            if cursor.is_none() || tools.len() >= MAX_TOOLS {
-                break;
+        self.0.connection(server).await?.read(uri, stop).await
+    }
+
+    /// The servers that say that they have resources.
+    pub(crate) fn with_resources(&self) -> Vec<String> {
+        let entries = self.0.entries();
+        let has = entries.iter().filter(|entry| entry.about.has_resources && entry.state.is_usable());
+        has.map(|entry| entry.server.name.clone()).collect()
+    }
+
+    /// Whether there is such a server; else what the model is told.
+    pub(crate) fn known(&self, server: &str) -> Result<(), String> {
+        let entries = self.0.entries();
+        if entries.iter().any(|entry| entry.server.name == server) {
+            return Ok(());
+        }
+        let names: Vec<&str> = entries.iter().map(|entry| entry.server.name.as_str()).collect();
+        let server: String = server.chars().take(80).collect();
+        Err(format!("There is no server {server:?}. The servers are: {}.", names.join(", ")))
+    }
+
+    /// The resources of a server, as it describes them.
+    pub(crate) async fn resources(&self, server: &str) -> Result<Vec<Value>, String> {
+        self.0.connection(server).await?.resources(MAX_RESOURCES).await
+    }
+
+    /// Calls a tool, by the name that the model has for it, without asking anybody: the result of `tools/call`.
+    ///
+    /// # Errors
+    /// A text: there is no such tool, it is the host's own, or its server cannot be reached or refuses.
+    pub async fn call(&self, tool: &str, arguments: Value) -> Result<Value, String> {
+        let (server, own_name) = {
+            let entries = self.0.entries();
+            let holds = |entry: &&Entry| tool.starts_with(&format!("mcp__{}__", plain(&entry.server.name)));
+            let entry = entries.iter().find(holds);
+            let named = tool.strip_prefix("mcp__").and_then(|rest| rest.split("__").next()).unwrap_or(tool);
+            let entry = entry.ok_or_else(|| format!("MCP server not connected: {named}"))?;
+            if entry.server.transport.is_host() {
+                return Err(format!(
+                    "the server {:?} is the host's own: it is called there",
+                    entry.server.name
+                ));
             }
-        }
-        tools.truncate(MAX_TOOLS);
-        Ok(tools)
-    }
-
-    async fn shake_hands(&self) -> Result<Value, String> {
-        let parameters = json!({
-            "protocolVersion": PROTOCOL,
-            "capabilities": {},
-            "clientInfo": {"name": "wardian-agent", "version": env!("CARGO_PKG_VERSION")},
-        });
-        let about = self.request("initialize", parameters).await?;
-        if !about.is_object() {
-            return Err("its answer to initialize makes no sense".to_owned());
-        }
-        let done = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
-        (self.transport)(done).await?;
-        Ok(about)
-    }
-
-    async fn request(&self, method: &str, parameters: Value) -> Result<Value, String> {
-        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        self.ask(id, method, parameters).await
-    }
-
-    async fn ask(&self, id: u64, method: &str, parameters: Value) -> Result<Value, String> {
-        let message = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": parameters});
-        let mut answer = (self.transport)(message).await?;
-        if let Some(error) = answer.get("error").filter(|error| !error.is_null()) {
-            let text = error["message"].as_str().unwrap_or("it gave no reason");
-            return Err(text.chars().take(2_000).collect());
-        }
-        match answer.get_mut("result") {
-            Some(result) => Ok(result.take()),
-            None => Err("its answer makes no sense".to_owned()),
-        }
-    }
-}
-
-struct McpTool {
-    server: Arc<Server>,
-    /// What the model calls it.
-    name: String,
-    /// What the server calls it.
-    own_name: String,
-    description: String,
-    schema: Value,
-    is_read_only: bool,
-}
-
-impl McpTool {
-    /// Reads an entry of a list; one that cannot be offered is left out.
-    fn read(server: &Arc<Server>, tool: &Value) -> Option<Self> {
-        let own_name = tool["name"].as_str()?.to_owned();
-        let name = tool_name(&server.name, &own_name);
-        let schema = match &tool["inputSchema"] {
-            Value::Object(schema) => {
-                let mut schema = schema.clone();
-                // The API takes no other.
-                schema.insert("type".to_owned(), "object".into());
-                Value::Object(schema)
-            }
-            _ => json!({"type": "object"}),
+            let own_name = entry.tools.iter().find(|known| known.name() == tool);
+            let own_name = own_name.map(|known| known.own_name().to_owned());
+            (entry.server.name.clone(), own_name)
         };
-        if own_name.is_empty() || name.len() > MAX_NAME || schema.to_string().len() > MAX_SCHEMA_BYTES {
-            tracing::warn!(server = %server.name, tool = %name, "a tool cannot be offered: its name or schema is too long");
-            return None;
-        }
-        let mut description = tool["description"].as_str().unwrap_or_default().to_owned();
-        description.truncate(description.floor_char_boundary(MAX_DESCRIPTION_BYTES));
-        let is_read_only = tool["annotations"]["readOnlyHint"] == true;
-        Some(Self { server: Arc::clone(server), name, own_name, description, schema, is_read_only })
+        let connection = self.0.connection(&server).await?;
+        let own_name = own_name.ok_or_else(|| format!("the server {server:?} has no tool {tool:?}"))?;
+        connection.call(&own_name, arguments, None, &CancellationToken::new()).await
     }
 
-    async fn run(&self, input: Value, context: &ToolContext) -> ToolOutput {
-        let id = self.server.last_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let parameters = json!({
-            "name": self.own_name,
-            "arguments": input,
-            "_meta": {"claudecode/toolUseId": context.tool_use_id, "progressToken": id},
-        });
-        let answer = self.server.ask(id, "tools/call", parameters);
-        let late = async {
-            match self.server.call_timeout {
-                Some(patience) => tokio::time::sleep(patience).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = context.cancel.cancelled() => ToolOutput::error(words::STOPPED),
-            answer = answer => match answer {
-                Ok(result) => content::output(result),
-                Err(error) => ToolOutput::error(words::server_failed(&self.server.name, &error)),
-            },
-            () = late => ToolOutput::error(words::server_late(&self.server.name, self.server.call_timeout)),
+    /// Passes on what one of the host's own servers says by itself.
+    ///
+    /// # Errors
+    /// A text: there is no such server, or it says more than can be heard.
+    pub fn deliver(&self, server: &str, message: Value) -> Result<(), String> {
+        self.0.deliver(server, message)
+    }
+}
+
+impl std::fmt::Debug for Mcp {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Mcp").field(&self.init_rows()).finish()
+    }
+}
+
+struct Guard(Mcp);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.0.stop();
+    }
+}
+
+/// What [`Mcp::set_servers`] changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct McpChanges {
+    /// The servers that are new, by name.
+    pub added: Vec<String>,
+    /// The servers that are gone.
+    pub removed: Vec<String>,
+    /// The servers that cannot be used, and why.
+    pub errors: Vec<(String, String)>,
+}
+
+/// What a server offers.
+pub(crate) struct Offer {
+    pub(crate) server: String,
+    /// What people call it.
+    pub(crate) display_name: String,
+    pub(crate) source: McpSource,
+    pub(crate) instructions: Option<String>,
+    pub(crate) has_resources: bool,
+    /// Tools that are asked about before each call, by the server's names.
+    pub(crate) ask: Vec<String>,
+    /// Tools that are taken away, by the server's names.
+    pub(crate) deny: Vec<String>,
+    pub(crate) tools: Vec<OfferedTool>,
+}
+
+/// A tool of a server.
+pub(crate) struct OfferedTool {
+    pub(crate) tool: Arc<dyn Tool>,
+    pub(crate) own_name: String,
+    pub(crate) title: Option<String>,
+    /// Whether the model has it from the start.
+    pub(crate) always_load: bool,
+}
+
+impl OfferedTool {
+    fn of(tool: &Arc<McpTool>) -> Self {
+        Self {
+            own_name: tool.own_name().to_owned(),
+            title: tool.title().map(str::to_owned),
+            always_load: tool.always_load(),
+            tool: Arc::clone(tool) as Arc<dyn Tool>,
         }
     }
 }
 
-impl Tool for McpTool {
-    fn name(&self) -> &str {
-        &self.name
-    }
-    fn description(&self) -> &str {
-        &self.description
-    }
-    fn input_schema(&self) -> Value {
-        self.schema.clone()
-    }
-    fn is_read_only(&self) -> bool {
-        self.is_read_only
-    }
-    fn runs_alongside(&self) -> bool {
-        true
-    }
-    fn is_repeatable(&self) -> bool {
-        true
-    }
-    fn call<'a>(&'a self, input: Value, context: &'a ToolContext) -> BoxFuture<'a, ToolOutput> {
-        Box::pin(self.run(input, context))
-    }
+/// Programs compare these words.
+fn unknown(server: &str) -> String {
+    format!("Server not found: {server}")
 }
 
 /// What a server's tool is called by the model, and in rules.

@@ -58,6 +58,10 @@ pub struct Options {
     pub mcp_servers: Vec<McpServer>,
     /// Asks the user what servers want to know. Without it they are declined.
     pub on_elicitation: Option<OnElicitation>,
+    /// What starts the servers' programs in their place, a command that takes the program and its arguments and becomes
+    /// it: one that has them killed when this process dies. Without it they end with the session, and when they read
+    /// the end of their input.
+    pub mcp_launcher: Vec<String>,
     /// Whether the model finds the servers' tools by ToolSearch, or has them all from the start.
     pub tool_search: ToolSearch,
     /// The most characters of a result of a server's tool that the model gets.
@@ -138,6 +142,7 @@ impl Default for Options {
             agent: None,
             mcp_servers: Vec::new(),
             on_elicitation: None,
+            mcp_launcher: Vec::new(),
             tool_search: ToolSearch::default(),
             max_mcp_output_chars: mcp::MAX_OUTPUT_CHARS,
             allowed_tools: Vec::new(),

@@ -11,6 +11,7 @@ use wardian_policy::PermissionMode;
 use wardian_protocol::{ContentBlock, MessageParam, Role};
 
 use crate::checkpoint::{Checkpoints, RewindError, Rewound};
+use crate::mcp::Mcp;
 use crate::{Error, Message, Options, UserMessage, session};
 
 /// Messages that wait for a slow reader; then the turn waits too.
@@ -44,13 +45,14 @@ impl From<String> for Prompt {
 /// Runs an agent on a prompt. Must be called within a tokio runtime.
 ///
 /// Nothing fails here: what is wrong with the options is the stream's first and last item.
-pub fn query(prompt: impl Into<Prompt>, options: Options) -> Query {
+pub fn query(prompt: impl Into<Prompt>, mut options: Options) -> Query {
     let (commands, requests) = mpsc::channel(COMMAND_QUEUE);
     let (sender, messages) = mpsc::channel(MESSAGE_QUEUE);
     let cancel = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let handle = QueryHandle { commands, checkpoints: options.checkpoints.clone() };
-    tasks.spawn(session::run(prompt.into(), options, sender, requests, cancel.clone()));
+    let mcp = Mcp::new(&mut options, tasks.clone(), cancel.child_token());
+    let handle = QueryHandle { commands, checkpoints: options.checkpoints.clone(), mcp: mcp.clone() };
+    tasks.spawn(session::run(prompt.into(), options, mcp, sender, requests, cancel.clone()));
     tasks.close();
     Query { handle, messages, cancel, tasks }
 }
@@ -106,9 +108,16 @@ impl Drop for Query {
 pub struct QueryHandle {
     commands: mpsc::Sender<Command>,
     checkpoints: Option<Checkpoints>,
+    mcp: Mcp,
 }
 
 impl QueryHandle {
+    /// The servers of tools.
+    #[must_use]
+    pub fn mcp(&self) -> Mcp {
+        self.mcp.clone()
+    }
+
     /// Adds a prompt: one more turn, after those that wait.
     ///
     /// # Errors

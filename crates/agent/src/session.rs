@@ -17,8 +17,9 @@ use crate::authorise::{Live, lock, resolve};
 use crate::client::Client;
 use crate::frames::Out;
 use crate::hook::SessionHooks;
-use crate::mcp::{self, McpServer};
+use crate::mcp::Mcp;
 use crate::meter::Meter;
+use crate::offer::{self, ServerTools};
 use crate::prompt::{self, Opening};
 use crate::query::{Command, text_prompt};
 use crate::state::Limits;
@@ -70,8 +71,8 @@ pub(crate) struct Setup {
     pub(crate) api_key_source: String,
     /// Questions to the host that are out.
     pub(crate) waiting: Arc<AtomicUsize>,
-    /// What `system/init` says of them.
-    pub(crate) mcp_servers: Vec<Value>,
+    /// The servers of tools, and what they add.
+    pub(crate) servers: ServerTools,
 }
 
 /// A tool that the model has.
@@ -84,25 +85,6 @@ pub(crate) struct Offered {
 impl Setup {
     pub(crate) fn tool(&self, name: &str) -> Option<&Offered> {
         self.tools.iter().find(|offered| offered.tool.name() == name)
-    }
-
-    fn offer(&mut self, server: mcp::Connected) {
-        let mcp::Connected { name, failure, tools } = server;
-        let status = if failure.is_none() { "connected" } else { "failed" };
-        let mut entry = json!({"name": name, "status": status, "source": "sdk"});
-        if let Some(failure) = failure {
-            entry["error"] = failure.into();
-        }
-        self.mcp_servers.push(entry);
-        for tool in tools {
-            let is_denied = lock(&self.live).policy.removes(tool.name());
-            if is_denied || self.tool(tool.name()).is_some() {
-                continue;
-            }
-            let offered = Offered { schema: tool.input_schema(), tool };
-            self.definitions.push(definition(&offered));
-            self.tools.push(offered);
-        }
     }
 
     /// Notes the end of a reply.
@@ -146,6 +128,7 @@ pub(crate) struct Session {
 pub(crate) async fn run(
     prompt: Prompt,
     mut options: Options,
+    mcp: Mcp,
     messages: mpsc::Sender<Result<Message, Error>>,
     commands: mpsc::Receiver<Command>,
     cancel: CancellationToken,
@@ -165,8 +148,9 @@ pub(crate) async fn run(
     }
     let found = conversation.map(Conversation::into_found).unwrap_or_default();
     let resumes = options.continue_interrupted && found.interrupted;
-    let servers = std::mem::take(&mut options.mcp_servers);
-    match set_up(options, out.clone()).await {
+    // However the session ends, its servers do.
+    let _servers = mcp.guard();
+    match set_up(options, out.clone(), mcp).await {
         Ok(mut setup) => {
             if let Some(system) = found.system_prompt.clone().filter(|_| setup.opening.keeps_system_prompt) {
                 setup.system = system;
@@ -174,7 +158,7 @@ pub(crate) async fn run(
             let mut session = Session::new(setup, found);
             let mut inbox = Inbox::new(prompt);
             let mut commands = commands;
-            if session.connect(servers, &mut inbox, &mut commands, &cancel).await {
+            if session.connect(&mut inbox, &mut commands, &cancel).await {
                 session.run(inbox, resumes, commands, cancel).await;
             }
         }
@@ -192,6 +176,7 @@ impl Session {
         let is_new = history.is_empty() && open.is_none();
         let reported = meter.by_model().clone();
         *setup.meter() = meter;
+        setup.servers.remember(&history);
         Self {
             setup: Arc::new(setup),
             history,
@@ -227,31 +212,34 @@ impl Session {
         }
     }
 
-    /// Adds the servers' tools. The host may be one that answers only when its own requests are, so those are taken
+    /// Connects the servers of tools. The host may be one that answers only when its own requests are, so those are taken
     /// meanwhile. False: the query was stopped.
     async fn connect(
         &mut self,
-        servers: Vec<McpServer>,
         inbox: &mut Inbox,
         commands: &mut mpsc::Receiver<Command>,
         cancel: &CancellationToken,
     ) -> bool {
-        if servers.is_empty() {
-            return true;
-        }
+        let mcp = self.setup.servers.mcp.clone();
+        mcp.start(&self.setup.out);
         let live = Arc::clone(&self.setup.live);
-        let mut connecting = std::pin::pin!(mcp::connect(servers));
+        let mut settled = std::pin::pin!(mcp.settled());
         loop {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return false,
+                () = &mut settled => break,
                 Some(command) = commands.recv() => inbox.take_in(command, &live, None),
-                connected = &mut connecting => {
-                    let setup = Arc::make_mut(&mut self.setup);
-                    connected.into_iter().for_each(|server| setup.offer(server));
-                    return true;
-                }
             }
+        }
+        self.refresh_tools();
+        true
+    }
+
+    /// Brings the tools of servers up to date.
+    pub(crate) fn refresh_tools(&mut self) {
+        if self.setup.servers.is_stale() {
+            Arc::make_mut(&mut self.setup).refresh_tools();
         }
     }
 
@@ -380,7 +368,7 @@ impl Inbox {
     }
 }
 
-async fn set_up(options: Options, mut out: Out) -> Result<Setup, Error> {
+async fn set_up(options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error> {
     let client = Arc::new(Client::new(&options.api)?);
     let cwd = directory(&options.cwd).await?;
     if let Some(journal) = &out.journal {
@@ -417,6 +405,7 @@ async fn set_up(options: Options, mut out: Out) -> Result<Setup, Error> {
         within: Within::default(),
     };
     out.cwd.clone_from(&context.cwd);
+    let servers = ServerTools::new(mcp, options.tool_search, options.tools.clone());
     Ok(Setup {
         system: prompt::system(&options, &context, &additional_directories, (out.clock)()),
         opening: Opening::new(&options, &context, &additional_directories, (out.clock)()),
@@ -442,7 +431,7 @@ async fn set_up(options: Options, mut out: Out) -> Result<Setup, Error> {
         state_events: options.session_state_events,
         api_key_source: options.api_key_source,
         waiting: Arc::default(),
-        mcp_servers: Vec::new(),
+        servers,
     })
 }
 
@@ -471,7 +460,10 @@ fn policy(options: &Options, cwd: &std::path::Path, more: &[PathBuf]) -> Result<
 fn offered(options: &Options, policy: &Policy) -> Result<Vec<Offered>, Error> {
     let mut chosen: Vec<Arc<dyn Tool>> = tools::builtin();
     if let ToolSet::Only(names) = &options.tools {
-        if let Some(unknown) = names.iter().find(|name| chosen.iter().all(|tool| tool.name() != *name)) {
+        let is_known = |name: &&String| {
+            offer::NAMES.contains(&name.as_str()) || chosen.iter().any(|tool| tool.name() == *name)
+        };
+        if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
             return Err(Error::UnknownTool(unknown.clone()));
         }
         chosen.retain(|tool| names.iter().any(|name| name == tool.name()));
@@ -486,7 +478,7 @@ fn offered(options: &Options, policy: &Policy) -> Result<Vec<Offered>, Error> {
     Ok(chosen.into_iter().map(|tool| Offered { schema: tool.input_schema(), tool }).collect())
 }
 
-fn definition(offered: &Offered) -> Value {
+pub(crate) fn definition(offered: &Offered) -> Value {
     json!({
         "name": offered.tool.name(),
         "description": offered.tool.description(),

@@ -88,6 +88,7 @@ impl Session {
         if let Cause::Prompt(prompt) = &cause {
             turn.spending.prompts.extend(prompt.uuid.clone());
         }
+        self.refresh_tools();
         self.setup.out.system("init", self.init_fields(&turn)).await;
         let reply = match cause {
             Cause::Restart => self.open.take(),
@@ -153,6 +154,7 @@ impl Session {
 
     async fn call(&mut self, turn: &mut Turn, stop: &CancellationToken) -> Called {
         loop {
+            self.refresh_tools();
             let Self { setup, history, .. } = self;
             let model = turn.model.clone().unwrap_or_else(|| lock(&setup.live).model.clone());
             turn.fallbacks.retain(|fallback| *fallback != model);
@@ -321,6 +323,21 @@ impl Session {
         let _ = self.setup.out.keep_prompt(&uuid, &message, mode).await;
         self.prompts.insert(uuid);
         self.hear(message.content);
+        self.hear_of_servers().await;
+    }
+
+    /// Tells the model what it has not heard yet of the servers of tools.
+    async fn hear_of_servers(&mut self) {
+        let said = |note: &&String| {
+            let says =
+                |block: &ContentBlock| matches!(block, ContentBlock::Text { text, .. } if text == *note);
+            !self.history.iter().any(|message| message.content.iter().any(says))
+        };
+        let news = self.setup.servers.notes().iter().filter(said).map(ContentBlock::text).collect::<Vec<_>>();
+        if !news.is_empty() {
+            self.setup.out.keep_context(news.clone()).await;
+            self.hear(news);
+        }
     }
 
     /// Answers the calls that an earlier turn, or a restart, left open: they are not run. Gives how many there were.

@@ -62,6 +62,25 @@ pub(crate) fn server_late(server: &str, patience: Option<std::time::Duration>) -
     format!("The tool server {:?} did not answer within {seconds} s.", shortened(server))
 }
 
+/// Describes a tool whose server is gone.
+pub(crate) const TOOL_GONE: &str = "This tool is gone with its server. Calling it does nothing.";
+
+/// Tells the model of a server: the tools that it can load, and what the server says about itself.
+pub(crate) fn server_note(server: &str, names: &str, instructions: Option<&str>) -> String {
+    let mut text = format!("<system-reminder>\nAbout the tool server {:?}.", shortened(server));
+    if !names.is_empty() {
+        text.push_str(&format!(
+            "\nIts tools are not loaded: before you call one, load its definition with ToolSearch \
+             (`select:NAME`). They are: {names}"
+        ));
+    }
+    if let Some(instructions) = instructions {
+        text.push_str(&format!("\nThe server says of itself (not your user):\n{instructions}"));
+    }
+    text.push_str("\n</system-reminder>");
+    text
+}
+
 /// Answers a call to a tool that does not exist.
 pub(crate) fn unknown_tool(name: &str, known: &[&str]) -> String {
     format!("There is no tool {:?} here. The tools are: {}.", shortened(name), known.join(", "))

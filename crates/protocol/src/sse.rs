@@ -20,14 +20,16 @@ pub struct SseEvent {
 /// Why decoding cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SseError {
-    /// An event grew over [`MAX_EVENT_BYTES`].
-    #[error("read the event stream: an event is over {MAX_EVENT_BYTES} bytes")]
+    /// An event grew over the decoder's limit.
+    #[error("read the event stream: an event is too large")]
     TooLarge,
 }
 
-/// Turns bytes into events. Feed it any chunks; it keeps what is not complete yet, at most [`MAX_EVENT_BYTES`].
-#[derive(Debug, Default)]
+/// Turns bytes into events. Feed it any chunks; it keeps what is not complete yet, at most [`MAX_EVENT_BYTES`]
+/// unless another limit is set.
+#[derive(Debug)]
 pub struct SseDecoder {
+    limit: usize,
     line: Vec<u8>,
     after_cr: bool,
     past_first_line: bool,
@@ -37,7 +39,28 @@ pub struct SseDecoder {
     id: Option<String>,
 }
 
+impl Default for SseDecoder {
+    fn default() -> Self {
+        Self::with_limit(MAX_EVENT_BYTES)
+    }
+}
+
 impl SseDecoder {
+    /// A decoder that keeps at most this many bytes of an event.
+    #[must_use]
+    pub const fn with_limit(limit: usize) -> Self {
+        Self {
+            limit,
+            line: Vec::new(),
+            after_cr: false,
+            past_first_line: false,
+            event: String::new(),
+            data: String::new(),
+            has_data: false,
+            id: None,
+        }
+    }
+
     /// Takes a chunk and appends the events that it completes to `events`.
     ///
     /// # Errors
@@ -51,7 +74,7 @@ impl SseDecoder {
             }
             let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
             let piece = &rest[..end.unwrap_or(rest.len())];
-            if self.line.len() + self.data.len() + self.event.len() + piece.len() > MAX_EVENT_BYTES {
+            if self.line.len() + self.data.len() + self.event.len() + piece.len() > self.limit {
                 return Err(SseError::TooLarge);
             }
             self.line.extend_from_slice(piece);

@@ -178,6 +178,11 @@ impl<'a> Reading<'a> {
             let took = millis(self.block_began.elapsed());
             more.insert("thinking_duration_ms".to_owned(), took.into());
         }
+        if let ContentBlock::ToolUse { id, name, .. } = block
+            && let Some(meta) = self.setup.servers.call_meta(id, name)
+        {
+            more.insert("tool_use_meta".to_owned(), json!([meta]));
+        }
         self.given = self.given.max(index + 1);
         self.setup.out.assistant(frame, more).await;
         self.hooks.extend(hooks);
@@ -255,7 +260,10 @@ pub(crate) fn hooks_on(
         return None;
     }
     let (hooks, id, name) = (setup.hooks.clone(), id.clone(), name.clone());
-    let fields = json!({"tool_name": name, "tool_input": input, "tool_use_id": id});
+    let mut fields = json!({"tool_name": name, "tool_input": input, "tool_use_id": id});
+    if let Some(origin) = setup.servers.origin(&name) {
+        fields["mcp_server"] = origin.provenance();
+    }
     Some(Box::pin(async move { (id, hooks.run(HookEvent::PreToolUse, &name, fields).await) }))
 }
 

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::output::{Collector, Output};
-use self::processes::Tree;
+pub(crate) use self::processes::Tree;
 use self::shell::Shell;
 use super::Failure;
 use super::input::parse_input;

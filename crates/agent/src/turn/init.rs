@@ -29,7 +29,7 @@ impl Session {
         let mut fields = json!({
             "cwd": setup.context.cwd,
             "tools": tools,
-            "mcp_servers": setup.mcp_servers,
+            "mcp_servers": setup.servers.mcp.init_rows(),
             "model": model,
             "permissionMode": mode.as_str(),
             "slash_commands": [],

@@ -13,7 +13,7 @@ use wardian_policy::{Call, Decision, Facts, PathFact, PermissionMode, Policy, Re
 use crate::frames::Out;
 use crate::hook::{HookDecision, HookOutcome};
 use crate::permission::RuleKind;
-use crate::{CanUseTool, Error, Permission, PermissionRequest, PermissionUpdate, words};
+use crate::{CanUseTool, Error, Permission, PermissionRequest, PermissionUpdate, Thinking, words};
 
 /// What may change while a query runs.
 #[derive(Debug)]
@@ -22,6 +22,10 @@ pub(crate) struct Live {
     pub(crate) model: String,
     pub(crate) first_model: String,
     pub(crate) bypass_permitted: bool,
+    /// In place of what the options say.
+    pub(crate) thinking: Option<Thinking>,
+    /// In place of what the options say.
+    pub(crate) effort: Option<String>,
 }
 
 impl Live {

@@ -78,6 +78,7 @@ pub(crate) async fn call_model(
         spending.times.requested((setup.out.clock)());
         let mut reading = Reading::new(setup, stop, spending);
         let ended = reading.run(request.clone()).await;
+        setup.meter().add_api_time(began.elapsed());
         reading.settle(matches!(ended, Ended::Whole(_)));
         let failure = match ended {
             Ended::Whole(whole) => {

@@ -4,13 +4,17 @@
 
 use std::process::ExitCode;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use serde_json::{Value, json};
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
-use wardian_agent::{Conversation, Error, Message, Options, Prompt, Query, QueryHandle, UserMessage, query};
-use wardian_protocol::control::ControlResponse;
-use wardian_protocol::{AgentFrame, HostFrame};
+use wardian_agent::{
+    Conversation, Error, Message, Options, Prompt, Query, QueryHandle, UserMessage, new_session_id, query,
+};
+use wardian_protocol::control::{ControlAnswer, ControlResponse};
+use wardian_protocol::frame::FrameError;
+use wardian_protocol::{AgentFrame, HostFrame, JsonMap};
 
 use crate::host::{Host, Pending, Question};
 use crate::lines::{Gone, Input, Output};
@@ -18,13 +22,19 @@ use crate::setup::Setup;
 
 mod files;
 mod initialize;
+mod models;
+mod read;
 mod request;
+mod settings;
 mod steer;
+mod usage;
 
 use request::{Answered, Work};
 
 /// Requests of the host that are worked on at the same time.
 const MAX_WORKS: usize = 64;
+/// Messages of the query that are written before an answer; more than wait at any time.
+const MAX_WAITING_MESSAGES: usize = 128;
 
 /// How the front ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +70,14 @@ pub struct Front {
     input_open: bool,
     /// The host has said how the query is set up.
     initialized: bool,
+    /// The settings that the host gave, by the flag and since.
+    flag_settings: JsonMap,
+    /// What is told before the answer under way.
+    early_news: Vec<Value>,
+    /// What is told after it.
+    news: Vec<Value>,
+    /// The query could not go on.
+    failure: Option<Error>,
     /// There was something to do for the query.
     prompted: bool,
     /// A turn is under way.
@@ -81,6 +99,10 @@ impl Front {
             works: FuturesUnordered::new(),
             input_open: true,
             initialized: false,
+            flag_settings: JsonMap::new(),
+            early_news: Vec::new(),
+            news: Vec::new(),
+            failure: None,
             prompted: false,
             running: false,
             last_was_error: false,
@@ -106,6 +128,9 @@ impl Front {
     async fn serve(&mut self, input: &mut mpsc::Receiver<Input>, stops: &mut Signal) -> Result<Ended, Gone> {
         let output = self.output.clone();
         loop {
+            if let Some(error) = self.failure.take() {
+                return Ok(failed(&error));
+            }
             if self.query.is_none() && (!self.input_open || self.stopping) {
                 return Ok(Ended::Done);
             }
@@ -120,7 +145,7 @@ impl Front {
                     None => return Ok(self.ended()),
                 },
                 Some(Answered { id, answer }) = self.works.next(), if !self.works.is_empty() => {
-                    self.answer(id, answer).await?;
+                    self.answer(id, answer, JsonMap::new()).await?;
                 }
                 Some(question) = self.questions.recv() => {
                     if !self.input_open && self.setup.options.continue_interrupted {
@@ -137,7 +162,7 @@ impl Front {
                     None => self.end_input().await,
                     Some(line) => {
                         if let Err(complaint) = self.take_in(line).await? {
-                            eprintln!("error: {complaint}");
+                            eprintln!("{complaint}");
                             return Ok(Ended::Failed);
                         }
                     }
@@ -197,11 +222,15 @@ impl Front {
         let line = match input {
             Input::Line(line) if line.trim().is_empty() => return Ok(Ok(())),
             Input::Line(line) => line,
-            Input::TooLong => return Ok(Err("an input line is too long".to_owned())),
-            Input::NotText => return Ok(Err("an input line is not UTF-8".to_owned())),
+            Input::TooLong => return Ok(Err("error: an input line is too long".to_owned())),
+            Input::NotText => return Ok(Err("error: an input line is not UTF-8".to_owned())),
         };
         match HostFrame::parse(&line) {
-            Err(error) => Ok(Err(format!("failed to {error}"))),
+            // Programs compare the words; what the line held is told to nobody.
+            Err(FrameError::NotJson { chars, .. }) => Ok(Err(format!(
+                "Error parsing streaming input line (type=unknown, {chars} chars): SyntaxError"
+            ))),
+            Err(error) => Ok(Err(format!("error: failed to {error}"))),
             Ok(HostFrame::User(message)) => Ok(self.prompt(message).await),
             Ok(HostFrame::ControlResponse(response)) => {
                 self.pending.answer(response.response);
@@ -217,11 +246,29 @@ impl Front {
         }
     }
 
-    async fn answer(&self, id: String, answer: Result<serde_json::Value, String>) -> Result<(), Gone> {
-        let response = match answer {
+    async fn answer(&mut self, id: String, answer: Result<Value, String>, more: JsonMap) -> Result<(), Gone> {
+        // What the query said before it answered goes before the answer.
+        for _ in 0..MAX_WAITING_MESSAGES {
+            match next(&mut self.query).now_or_never() {
+                Some(Some(Ok(message))) => self.give(message).await?,
+                // The error, and the end, come again, or are noticed by the next look.
+                Some(Some(Err(error))) => {
+                    self.failure = Some(error);
+                    break;
+                }
+                Some(None) | None => break,
+            }
+        }
+        for news in std::mem::take(&mut self.early_news) {
+            self.output.frame(news).await?;
+        }
+        let mut response = match answer {
             Ok(value) => ControlResponse::success(id, value),
             Err(error) => ControlResponse::error(id, error),
         };
+        match &mut response.response {
+            ControlAnswer::Success { extra, .. } | ControlAnswer::Error { extra, .. } => extra.extend(more),
+        }
         self.output.frame(AgentFrame::ControlResponse(response).to_value()).await
     }
 
@@ -254,6 +301,17 @@ impl Front {
         })
     }
 
+    /// A message of the front's own.
+    fn message(&self, kind: &str, fields: Value) -> Value {
+        let mut frame = json!({"type": kind});
+        if let (Value::Object(frame), Value::Object(fields)) = (&mut frame, fields) {
+            frame.extend(fields);
+        }
+        frame["uuid"] = new_session_id().into();
+        frame["session_id"] = self.setup.session_id().into();
+        frame
+    }
+
     /// The handle of the query, which is begun if it is not yet.
     fn handle(&mut self) -> QueryHandle {
         self.query().handle()
@@ -264,7 +322,7 @@ impl Front {
         match self.handle().send(message).await {
             // A query that has ended says why by itself.
             Ok(()) | Err(Error::Ended) => Ok(()),
-            Err(error) => Err(format!("failed to {error}")),
+            Err(error) => Err(format!("error: failed to {error}")),
         }
     }
 }

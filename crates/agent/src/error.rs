@@ -34,6 +34,14 @@ pub enum Error {
     /// `bypassPermissions` was asked for where the options do not permit it.
     #[error("set the permission mode: bypassPermissions was not permitted when the query began")]
     BypassNotPermitted,
+    /// The API says that there is no such model for this key.
+    #[error("use the model {model:?}: {message}")]
+    Model {
+        /// Its id.
+        model: String,
+        /// What the API said.
+        message: String,
+    },
     /// More prompts are waiting than a query keeps.
     #[error("queue the prompt: {limit} prompts are waiting already")]
     QueueFull {

@@ -31,6 +31,7 @@ pub mod tool;
 pub mod tools;
 pub mod transcript;
 mod turn;
+mod view;
 mod words;
 
 pub use checkpoint::{Checkpoints, RewindError, Rewound};
@@ -51,6 +52,7 @@ pub use random::uuid as new_session_id;
 pub use subagent::AgentDefinition;
 pub use tool::{Tool, ToolContext, ToolOutput};
 pub use transcript::{Conversation, Resume, Transcripts};
+pub use view::UsageReport;
 pub use wardian_policy::PermissionMode;
 pub use wardian_protocol::NanoUsd;
 pub use wardian_protocol::frame::SdkMessage as Message;

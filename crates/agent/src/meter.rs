@@ -1,6 +1,7 @@
 //! What the query has used and cost so far, by our own price table. Bills come from the gateway.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use wardian_ledger::PriceTable;
 use wardian_protocol::frame::ModelUsage;
@@ -12,6 +13,7 @@ use wardian_protocol::{NanoUsd, Usage};
 pub(crate) struct Meter {
     by_model: BTreeMap<String, ModelUsage>,
     total: NanoUsd,
+    api_time: Duration,
 }
 
 impl Meter {
@@ -54,6 +56,16 @@ impl Meter {
     pub(crate) fn restore(&mut self, total: NanoUsd, by_model: BTreeMap<String, ModelUsage>) {
         self.total = total;
         self.by_model = by_model;
+    }
+
+    /// Counts time that went into waiting for a model.
+    pub(crate) fn add_api_time(&mut self, waited: Duration) {
+        self.api_time = self.api_time.saturating_add(waited);
+    }
+
+    /// How long models were waited for.
+    pub(crate) const fn api_time(&self) -> Duration {
+        self.api_time
     }
 
     /// What the query has cost.

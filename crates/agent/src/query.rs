@@ -1,10 +1,12 @@
 //! `query`: the stream of messages, and the handle to steer it.
 
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use futures_util::Stream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wardian_policy::PermissionMode;
@@ -12,7 +14,8 @@ use wardian_protocol::{ContentBlock, MessageParam, Role};
 
 use crate::checkpoint::{Checkpoints, RewindError, Rewound};
 use crate::mcp::Mcp;
-use crate::{Error, Message, Options, UserMessage, session};
+use crate::view::{UsageReport, View};
+use crate::{Error, Message, Options, Thinking, UserMessage, session};
 
 /// Messages that wait for a slow reader; then the turn waits too.
 const MESSAGE_QUEUE: usize = 64;
@@ -51,8 +54,10 @@ pub fn query(prompt: impl Into<Prompt>, mut options: Options) -> Query {
     let cancel = CancellationToken::new();
     let tasks = TaskTracker::new();
     let mcp = Mcp::new(&mut options, tasks.clone(), cancel.child_token());
-    let handle = QueryHandle { commands, checkpoints: options.checkpoints.clone(), mcp: mcp.clone() };
-    tasks.spawn(session::run(prompt.into(), options, mcp, sender, requests, cancel.clone()));
+    let (show, view) = watch::channel(None);
+    let checkpoints = options.checkpoints.clone();
+    let handle = QueryHandle { commands, view, checkpoints, mcp: mcp.clone() };
+    tasks.spawn(session::run(prompt.into(), options, mcp, sender, requests, show, cancel.clone()));
     tasks.close();
     Query { handle, messages, cancel, tasks }
 }
@@ -107,6 +112,8 @@ impl Drop for Query {
 #[derive(Clone, Debug)]
 pub struct QueryHandle {
     commands: mpsc::Sender<Command>,
+    /// There once the query is set up.
+    view: watch::Receiver<Option<View>>,
     checkpoints: Option<Checkpoints>,
     mcp: Mcp,
 }
@@ -176,6 +183,73 @@ impl QueryHandle {
         let prompt = user_message_id.to_owned();
         let rewound = tokio::task::spawn_blocking(move || checkpoints.rewind(&prompt, dry_run)).await;
         rewound.unwrap_or_else(|error| Err(RewindError::Failed(error.to_string())))
+    }
+
+    /// What the query has used so far.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], when it could not begin.
+    pub async fn usage(&self) -> Result<UsageReport, Error> {
+        Ok(self.view().await?.usage())
+    }
+
+    /// The model that the next request is for.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], when the query could not begin.
+    pub async fn model(&self) -> Result<String, Error> {
+        Ok(self.view().await?.model())
+    }
+
+    /// Asks the API whether there is such a model, by a request for one token.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it says that there is none for this key, [`Error::Ended`].
+    pub async fn probe_model(&self, model: &str) -> Result<(), Error> {
+        let resolved = wardian_ledger::PriceTable::embedded().resolve_alias(model);
+        self.view().await?.probe(resolved).await
+    }
+
+    /// From the next model call on, this much thinking; `None`: what the options say.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], when the query could not begin.
+    pub async fn set_thinking(&self, thinking: Option<Thinking>) -> Result<(), Error> {
+        self.view().await?.set_thinking(thinking);
+        Ok(())
+    }
+
+    /// From the next model call on, this effort (`low` to `max`); `None`: what the options say.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], when the query could not begin.
+    pub async fn set_effort(&self, effort: Option<String>) -> Result<(), Error> {
+        self.view().await?.set_effort(effort);
+        Ok(())
+    }
+
+    /// Says that the model knows a file as it was at a time, so that it may be edited. One that has changed since, to
+    /// the millisecond, it does not know.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], when the query could not begin.
+    pub async fn seed_read_state(&self, path: &Path, modified: SystemTime) -> Result<(), Error> {
+        self.view().await?.seed_read(path, modified).await;
+        Ok(())
+    }
+
+    /// Gives the conversation a title.
+    ///
+    /// # Errors
+    /// [`Error::Transcript`], [`Error::Ended`].
+    pub async fn rename(&self, title: &str) -> Result<(), Error> {
+        self.view().await?.rename(title).await
+    }
+
+    async fn view(&self) -> Result<View, Error> {
+        let mut view = self.view.clone();
+        let view = view.wait_for(Option::is_some).await.map_err(|_| Error::Ended)?;
+        view.clone().ok_or(Error::Ended)
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {

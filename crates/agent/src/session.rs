@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use wardian_ledger::PriceTable;
 use wardian_policy::{PermissionMode, Policy, Rule};
@@ -27,6 +27,7 @@ use crate::task::Tasks;
 use crate::tool::{ReadLog, Tool, ToolContext, Within};
 use crate::transcript::{self, Conversation, Found, OpenReply};
 use crate::turn::Cause;
+use crate::view::View;
 use crate::{
     CanUseTool, Error, Interrupted, Message, Options, Prompt, RetryPolicy, Thinking, ToolSet, UserMessage,
     random, tools,
@@ -131,6 +132,7 @@ pub(crate) async fn run(
     mcp: Mcp,
     messages: mpsc::Sender<Result<Message, Error>>,
     commands: mpsc::Receiver<Command>,
+    show: watch::Sender<Option<View>>,
     cancel: CancellationToken,
 ) {
     let conversation = options.conversation.take();
@@ -156,6 +158,7 @@ pub(crate) async fn run(
                 setup.system = system;
             }
             let mut session = Session::new(setup, found);
+            show.send_replace(Some(View::of(&session.setup)));
             let mut inbox = Inbox::new(prompt);
             let mut commands = commands;
             if session.connect(&mut inbox, &mut commands, &cancel).await {
@@ -386,7 +389,8 @@ async fn set_up(options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error
     let model = PriceTable::embedded().resolve_alias(&options.model).to_owned();
     let bypass_permitted =
         options.allow_bypass_permissions || options.permission_mode == PermissionMode::BypassPermissions;
-    let live = Live { policy, first_model: model.clone(), model, bypass_permitted };
+    let live =
+        Live { policy, first_model: model.clone(), model, bypass_permitted, thinking: None, effort: None };
     let live = Arc::new(Mutex::new(live));
     let output_dir = options
         .output_dir

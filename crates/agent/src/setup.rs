@@ -103,14 +103,19 @@ impl Setup {
         })
     }
 
+    /// The session's id.
+    pub fn session_id(&self) -> &str {
+        self.options.session_id.as_deref().unwrap_or_default()
+    }
+
     /// Sets the conversation, and where the copies of its files are kept.
     pub fn keep_in(&mut self, conversation: Option<Conversation>) {
         let options = &mut self.options;
+        let id = match &conversation {
+            Some(conversation) => options.session_id.insert(conversation.session_id().to_owned()),
+            None => options.session_id.get_or_insert_with(new_session_id),
+        };
         if let Some(folder) = &self.checkpoints {
-            let id = match &conversation {
-                Some(conversation) => conversation.session_id(),
-                None => options.session_id.get_or_insert_with(new_session_id),
-            };
             options.checkpoints = Some(Checkpoints::open(folder.join(id)));
         }
         options.conversation = conversation;

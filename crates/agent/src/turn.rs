@@ -157,6 +157,11 @@ impl Session {
             self.refresh_tools();
             let Self { setup, history, .. } = self;
             let model = turn.model.clone().unwrap_or_else(|| lock(&setup.live).model.clone());
+            let (thinking, effort) = {
+                let live = lock(&setup.live);
+                let effort = live.effort.clone().or_else(|| setup.effort.clone());
+                (live.thinking.unwrap_or(setup.thinking), effort)
+            };
             turn.fallbacks.retain(|fallback| *fallback != model);
             let write = |max_tokens| {
                 body(&Parts {
@@ -165,8 +170,8 @@ impl Session {
                     system: &setup.system,
                     tools: &setup.definitions,
                     history,
-                    thinking: setup.thinking,
-                    effort: setup.effort.as_deref(),
+                    thinking,
+                    effort: effort.as_deref(),
                     session_id: &setup.out.session_id,
                 })
             };

@@ -9,8 +9,8 @@ use wardian_agent::{HookEvent, Hooks, PROTOCOL_VERSION, SystemPrompt};
 use wardian_protocol::control::Initialize;
 use wardian_protocol::hook::HookMatcher;
 
-use super::Front;
 use super::request::{Answer, Asked, Done};
+use super::{Front, models};
 use crate::host::Host;
 use crate::servers;
 use crate::settings::nothing;
@@ -27,16 +27,25 @@ impl Front {
         if !parked.is_null() {
             description["sdk_mcp_manifests_parked"] = parked;
         }
-        Ok(Answer::Now(description))
+        let waiting = ["pending_permission_requests", "pending_user_dialog_requests"];
+        let more = waiting.map(|name| (name.to_owned(), json!([])));
+        Ok(Answer::With(Ok(description), more.into_iter().collect()))
+    }
+
+    /// There are no plugins; what hosts read besides them is as it was.
+    pub(super) fn plugins(&self) -> Value {
+        let description = self.description();
+        json!({
+            "commands": description["commands"],
+            "agents": description["agents"],
+            "plugins": [],
+            "mcpServers": [],
+            "error_count": 0,
+        })
     }
 
     fn description(&self) -> Value {
         let options = &self.setup.options;
-        let model = |alias: &str| {
-            let resolved = wardian_ledger::PriceTable::embedded().resolve_alias(alias);
-            json!({"value": alias, "resolvedModel": resolved, "displayName": resolved, "description": resolved})
-        };
-        let models = ["opus", "sonnet", "haiku"].map(model);
         let resumed = options.conversation.as_ref().map(|conversation| {
             json!({"interrupted": conversation.is_interrupted(), "last_prompt_uuid": conversation.last_prompt()})
         });
@@ -45,9 +54,9 @@ impl Front {
             "agents": [],
             "output_style": "default",
             "available_output_styles": ["default"],
-            "models": models,
+            "models": models::list(),
             "account": {
-                "tokenSource": options.api_key_source,
+                "tokenSource": if options.api_key_source == "ANTHROPIC_AUTH_TOKEN" { "ANTHROPIC_AUTH_TOKEN" } else { "none" },
                 "apiKeySource": options.api_key_source,
                 "apiProvider": "firstParty",
             },
@@ -59,6 +68,17 @@ impl Front {
             "session_state": if self.running || self.setup.resumes() { "running" } else { "idle" },
             "wardian_resumed": resumed,
             "capabilities": [],
+            "hooks_when_unanswered_kept": 0,
+            "other_hook_ask_outranks_host": true,
+            "feedback_mode": {"kind": "disabled"},
+            "analytics_disabled": true,
+            "remote_control_available": false,
+            "remote_control_auto_enable": false,
+            "remote_control_auto_connect_default": false,
+            "remote_control_auto_on_by_default": false,
+            "ide_rc_auto_enable_gate": false,
+            "fast_mode_state": "off",
+            "fast_mode_disabled_reason": "unknown",
         })
     }
 }

@@ -5,9 +5,10 @@
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use wardian_protocol::JsonMap;
 use wardian_protocol::control::ControlRequest;
 
-use super::{Front, MAX_WORKS};
+use super::{Front, MAX_WORKS, models};
 use crate::lines::Gone;
 
 /// What a request comes to.
@@ -16,6 +17,15 @@ pub(super) enum Answer {
     Now(Value),
     /// Something that takes a while, or that needs the host's own answers: the front goes on meanwhile.
     Later(BoxFuture<'static, Result<Value, String>>),
+    /// This, or a refusal, with more fields beside it.
+    With(Result<Value, String>, JsonMap),
+}
+
+impl Answer {
+    /// A refusal with a code that programs compare.
+    pub(super) fn refused(error: impl Into<String>, code: &str) -> Self {
+        Self::With(Err(error.into()), JsonMap::from_iter([("error_code".to_owned(), code.into())]))
+    }
 }
 
 /// What comes of a request, or why nothing does.
@@ -63,27 +73,50 @@ impl Front {
     pub(super) async fn take_request(&mut self, request: ControlRequest) -> Result<(), Gone> {
         let id = request.request_id;
         match self.ask(Asked::new(request.request)).await {
-            Ok(Answer::Now(value)) => self.answer(id, Ok(value)).await,
+            Ok(Answer::Now(value)) => self.answer(id, Ok(value), JsonMap::new()).await,
+            Ok(Answer::With(answer, more)) => self.answer(id, answer, more).await,
             Ok(Answer::Later(_)) if self.works.len() >= MAX_WORKS => {
-                self.answer(id, Err(format!("{MAX_WORKS} requests are worked on already"))).await
+                let error = format!("{MAX_WORKS} requests are worked on already");
+                self.answer(id, Err(error), JsonMap::new()).await
             }
             Ok(Answer::Later(work)) => {
                 self.works.push(Box::pin(async move { Answered { id, answer: work.await } }));
                 Ok(())
             }
-            Err(error) => self.answer(id, Err(error)).await,
+            Err(error) => self.answer(id, Err(error), JsonMap::new()).await,
+        }?;
+        for news in std::mem::take(&mut self.news) {
+            self.output.frame(news).await?;
         }
+        Ok(())
     }
 
     async fn ask(&mut self, asked: Asked) -> Done {
         match asked.subtype.as_str() {
+            "apply_flag_settings" => self.apply_flag_settings(asked).await,
+            "get_binary_version" => Ok(Answer::Now(models::version())),
+            "get_session_cost" => self.get_session_cost().await,
+            "get_settings" => self.get_settings().await,
+            "get_usage" => self.get_usage(),
             "initialize" => self.initialize(asked),
             "interrupt" => self.interrupt(asked).await,
+            "list_models" => Ok(Answer::Now(json!({"models": models::list()}))),
+            "read_file" => self.read_file(asked),
+            "reload_output_styles" => Ok(Answer::Now(json!({"available_output_styles": ["default"]}))),
+            "reload_plugins" => Ok(Answer::Now(self.plugins())),
+            "rename_session" => self.rename_session(asked).await,
             "rewind_files" => self.rewind_files(asked),
+            "seed_read_state" => self.seed_read_state(asked).await,
+            "set_max_thinking_tokens" => self.set_max_thinking_tokens(asked).await,
             "set_model" => self.set_model(asked).await,
             "set_permission_mode" => self.set_permission_mode(asked).await,
+            // Nobody watching changes nothing here.
+            "set_has_subscribers" => done(),
             // Programs compare these words.
-            subtype => Err(format!("Unsupported control request subtype: {subtype}")),
+            subtype => Ok(Answer::refused(
+                format!("Unsupported control request subtype: {subtype}"),
+                "unsupported_request",
+            )),
         }
     }
 }

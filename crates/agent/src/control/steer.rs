@@ -1,8 +1,10 @@
-//! Requests that steer the turn: interrupt, mode, model.
+//! Requests that steer the session: interrupt, mode, model, thinking, title.
+
+use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::json;
-use wardian_agent::{Error, Interrupted, PermissionMode};
+use serde_json::{Value, json};
+use wardian_agent::{Error, Interrupted, PermissionMode, Thinking};
 
 use super::Front;
 use super::request::{Answer, Asked, Done, done};
@@ -15,6 +17,7 @@ struct Interrupt {
 
 #[derive(Deserialize)]
 struct Mode {
+    #[serde(default)]
     mode: String,
 }
 
@@ -22,6 +25,29 @@ struct Mode {
 struct Model {
     model: Option<String>,
 }
+
+#[derive(Deserialize)]
+struct ThinkingTokens {
+    #[serde(default, deserialize_with = "some")]
+    max_thinking_tokens: Option<Value>,
+    thinking_display: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Rename {
+    title: String,
+    session_id: Option<String>,
+}
+
+/// Tells a null from a field that is not there.
+fn some<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(value).map(Some)
+}
+
+/// How long the API may take to say whether it has a model; then it is taken for one that it has.
+const PROBE_PATIENCE: Duration = Duration::from_secs(10);
+/// The longest title that is kept.
+const MAX_TITLE_CHARS: usize = 200;
 
 impl Front {
     pub(super) async fn interrupt(&self, asked: Asked) -> Done {
@@ -39,9 +65,15 @@ impl Front {
 
     pub(super) async fn set_permission_mode(&mut self, asked: Asked) -> Done {
         let Mode { mode } = asked.read()?;
-        let mode: PermissionMode = mode.parse().map_err(|error| format!("failed to {error}"))?;
+        let Ok(mode) = mode.parse::<PermissionMode>() else {
+            let modes = "acceptEdits, auto, bypassPermissions, default, dontAsk, plan";
+            return Ok(Answer::refused(
+                format!("cannot set the permission mode: it is one of {modes}"),
+                "invalid_mode",
+            ));
+        };
         let options = &mut self.setup.options;
-        match &self.query {
+        let set = match &self.query {
             Some(query) => query.handle().set_permission_mode(mode).await,
             None if mode == PermissionMode::BypassPermissions && !options.allow_bypass_permissions => {
                 Err(Error::BypassNotPermitted)
@@ -50,21 +82,86 @@ impl Front {
                 options.permission_mode = mode;
                 Ok(())
             }
+        };
+        match set {
+            Err(error @ Error::BypassNotPermitted) => {
+                return Ok(Answer::refused(format!("failed to {error}"), "bypass_not_launched"));
+            }
+            set => set.map_err(|error| format!("failed to {error}"))?,
         }
-        .map_err(|error| format!("failed to {error}"))?;
-        done()
+        let status = json!({"subtype": "status", "status": null, "permissionMode": mode.as_str()});
+        let status = self.message("system", status);
+        self.news.push(status);
+        Ok(Answer::Now(json!({"mode": mode.as_str()})))
     }
 
+    /// A model that the API does not have for this key is refused, and the one before stays.
     pub(super) async fn set_model(&mut self, asked: Asked) -> Done {
         let Model { model } = asked.read()?;
         let model = model.filter(|model| !model.is_empty() && model != "default");
-        match (&self.query, model) {
-            (Some(query), model) => {
-                query.handle().set_model(model).await.map_err(|error| format!("failed to {error}"))?;
-            }
-            (None, Some(model)) => self.setup.options.model = model,
-            (None, None) => (),
+        if self.query.is_none() {
+            self.setup.options.model = model.clone().unwrap_or_else(|| self.setup.options.model.clone());
+            return Ok(Answer::Now(json!({"model": self.setup.options.model})));
         }
+        let handle = self.handle();
+        if let Some(model) = &model {
+            // The host's next prompt waits behind this: it is for the new model.
+            let probed = tokio::time::timeout(PROBE_PATIENCE, handle.probe_model(model)).await;
+            if let Ok(Err(error)) = probed {
+                let more = [("error_code", json!("check_rejected")), ("model", json!(model))];
+                let more = more.map(|(name, value)| (name.to_owned(), value));
+                return Ok(Answer::With(Err(format!("failed to {error}")), more.into_iter().collect()));
+            }
+        }
+        handle.set_model(model).await.map_err(|error| format!("failed to {error}"))?;
+        let model = handle.model().await.map_err(|error| format!("failed to {error}"))?;
+        if self.prompted {
+            let text = format!("<local-command-stdout>The model is now {model}.</local-command-stdout>");
+            let told = json!({
+                "message": {"role": "user", "content": text},
+                "parent_tool_use_id": null,
+                "isReplay": true,
+                "timestamp": format!("{:.3}", (self.setup.options.clock)()),
+            });
+            let told = self.message("user", told);
+            self.early_news.push(told);
+        }
+        Ok(Answer::Now(json!({"model": model})))
+    }
+
+    /// Null: as much as the session began with. No such field: as before.
+    pub(super) async fn set_max_thinking_tokens(&mut self, asked: Asked) -> Done {
+        let ThinkingTokens { max_thinking_tokens, thinking_display } = asked.read()?;
+        if thinking_display.is_some_and(|display| !display.is_null()) {
+            return Err("the field 'thinking_display' is not supported by wardian-agent yet".to_owned());
+        }
+        let thinking = match max_thinking_tokens {
+            None => return done(),
+            Some(Value::Null) => None,
+            Some(tokens) => match tokens.as_u64() {
+                Some(0) => Some(Thinking::Disabled),
+                Some(tokens) => Some(Thinking::Budget(tokens)),
+                None => {
+                    return Err("the field 'max_thinking_tokens' must be a whole number or null".to_owned());
+                }
+            },
+        };
+        self.handle().set_thinking(thinking).await.map_err(|error| format!("failed to {error}"))?;
+        done()
+    }
+
+    pub(super) async fn rename_session(&mut self, asked: Asked) -> Done {
+        let Rename { title, session_id } = asked.read()?;
+        let title: String = title.trim().chars().take(MAX_TITLE_CHARS).collect();
+        if title.is_empty() {
+            return Err("a title must have some text".to_owned());
+        }
+        if session_id.is_some_and(|id| id != self.setup.session_id()) {
+            return Err("the title is for another session".to_owned());
+        }
+        self.handle().rename(&title).await.map_err(|error| format!("failed to {error}"))?;
+        let told = self.message("system", json!({"subtype": "session_title_changed", "title": title}));
+        self.early_news.push(told);
         done()
     }
 }

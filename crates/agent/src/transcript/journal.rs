@@ -111,7 +111,7 @@ impl Journal {
     }
 
     /// Appends a line and waits until the system has it.
-    pub(super) async fn append(&self, line: &Value) -> Result<(), Unkept> {
+    pub(crate) async fn append(&self, line: &Value) -> Result<(), Unkept> {
         let mut slot = self.file.lock().await;
         if self.failure.get().is_some() || self.sealed.get().is_some_and(CancellationToken::is_cancelled) {
             return Err(Unkept);

@@ -200,7 +200,10 @@ async fn control_requests_are_answered_by_name() {
         ),
     ] {
         agent.control("x", request.clone()).await;
-        let answer = agent.next().await.unwrap();
+        let mut answer = agent.next().await.unwrap();
+        while kind_of(&answer).starts_with("system/") {
+            answer = agent.next().await.unwrap();
+        }
         assert_eq!(kind_of(&answer), kind, "{request}");
         if let Some(error) = error {
             let said = answer["response"]["error"].as_str().unwrap();
@@ -248,7 +251,7 @@ async fn lines_that_are_no_frames_end_it_and_those_not_known_do_not() {
         let (frames, stderr, status) = agent.end().await;
         let shown = String::from_utf8_lossy(&line[..line.len().min(60)]);
         assert_eq!((frames.len(), status), (0, Some(code)), "{shown}: {stderr}");
-        assert_eq!(stderr.contains("error: "), code == 1, "{shown}: {stderr}");
+        assert_eq!(stderr.to_lowercase().contains("error"), code == 1, "{shown}: {stderr}");
         assert!(stderr.len() < 1000);
     }
 }

@@ -168,7 +168,7 @@ async fn control_requests_are_answered_by_name() {
             "answers/error",
             Some("bypass"),
         ),
-        (json!({"subtype": "set_permission_mode"}), "answers/error", Some("cannot be read")),
+        (json!({"subtype": "set_permission_mode"}), "answers/error", Some("permission mode")),
         (json!({"subtype": "set_model", "model": "opus"}), "answers/success", None),
         (
             json!({"subtype": "mcp_status"}),
@@ -440,7 +440,7 @@ async fn flags_are_refused_by_name_before_anything_is_asked() {
         (
             &["-c", "--session-id=11111111-2222-3333-4444-555555555555", "-p", "hi"],
             false,
-            "'--session-id' names a new session",
+            "also needs --fork-session",
         ),
         (&["--input-format=stream-json"], false, "needs --output-format stream-json"),
         (&["--settings", "{\"hooks\":{\"Stop\":[1]}}", "-p", "hi"], false, "the setting 'hooks'"),

@@ -5,15 +5,30 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use wardian_policy::{Call, Decision, Facts, PathFact, PermissionMode, Policy, Reason, ReasonKind, Rule};
 
 use crate::frames::Out;
-use crate::hook::{HookDecision, HookOutcome};
-use crate::permission::RuleKind;
+use crate::hook::{HookDecision, HookEvent, HookOutcome, SessionHooks};
+use crate::permission::{PermissionChange, RuleKind, SettingsFiles, suggestions};
 use crate::{CanUseTool, Error, Permission, PermissionRequest, PermissionUpdate, Thinking, words};
+
+mod decided;
+
+pub(crate) use decided::{Accepted, Rejected};
+
+/// How long somebody is waited for before hooks are told. source: the official CLI, observed.
+const NOTIFY_AFTER: Duration = Duration::from_secs(6);
+
+/// Who answered a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asker {
+    Host,
+    Hook,
+}
 
 /// What may change while a query runs.
 #[derive(Debug)]
@@ -41,26 +56,29 @@ impl Live {
         self.model = model.unwrap_or_else(|| self.first_model.clone());
     }
 
-    fn apply(&mut self, update: PermissionUpdate) {
-        match update {
-            PermissionUpdate::AddRules(kind, rules) => self.rules(kind).extend(rules),
-            PermissionUpdate::ReplaceRules(kind, rules) => *self.rules(kind) = rules,
-            PermissionUpdate::RemoveRules(kind, rules) => {
+    /// Makes a change hold. Gives the mode, where that has become another.
+    pub(crate) fn apply(&mut self, change: PermissionChange) -> Option<PermissionMode> {
+        let before = self.policy.mode;
+        match change {
+            PermissionChange::AddRules(kind, rules) => self.rules(kind).extend(rules),
+            PermissionChange::ReplaceRules(kind, rules) => *self.rules(kind) = rules,
+            PermissionChange::RemoveRules(kind, rules) => {
                 self.rules(kind).retain(|rule| rules.iter().all(|gone| gone.as_str() != rule.as_str()));
             }
-            PermissionUpdate::SetMode(mode) => {
+            PermissionChange::SetMode(mode) => {
                 if let Err(error) = self.set_mode(mode) {
                     tracing::warn!(%error, "a permission update was not applied");
                 }
             }
-            PermissionUpdate::AddDirectories(directories) => {
+            PermissionChange::AddDirectories(directories) => {
                 self.policy.roots.extend(directories.iter().map(|directory| resolve(directory)));
             }
-            PermissionUpdate::RemoveDirectories(directories) => {
+            PermissionChange::RemoveDirectories(directories) => {
                 let gone: Vec<PathBuf> = directories.iter().map(|directory| resolve(directory)).collect();
                 self.policy.roots.retain(|root| !gone.contains(root));
             }
         }
+        (self.policy.mode != before).then_some(self.policy.mode)
     }
 
     const fn rules(&mut self, kind: RuleKind) -> &mut Vec<Rule> {
@@ -81,6 +99,8 @@ pub(crate) fn lock(live: &Mutex<Live>) -> MutexGuard<'_, Live> {
 pub(crate) struct Authority<'a> {
     pub(crate) live: &'a Mutex<Live>,
     pub(crate) can_use_tool: Option<&'a CanUseTool>,
+    pub(crate) hooks: &'a SessionHooks,
+    pub(crate) files: &'a SettingsFiles,
     pub(crate) out: &'a Out,
     pub(crate) state_events: bool,
     pub(crate) cwd: &'a Path,
@@ -89,13 +109,13 @@ pub(crate) struct Authority<'a> {
     pub(crate) waiting: &'a AtomicUsize,
 }
 
-/// What was decided about a call.
+/// What was decided about a call, and by whom.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Ruling {
     /// It runs on this input.
-    Run(Value),
-    /// It does not; the model is told so. `interrupt` ends the turn too.
-    Refused { message: String, interrupt: bool, input: Value },
+    Run { input: Value, by: Accepted },
+    /// It does not; the model is told so.
+    Refused { message: String, by: Rejected, input: Value },
     /// The turn was stopped before it was decided.
     Stopped,
 }
@@ -118,59 +138,139 @@ impl Authority<'_> {
     ) -> Ruling {
         let Asked { tool, id, input, verdict } = asked;
         if let HookDecision::Deny(reason) = &verdict.decision {
-            return Ruling::Refused { message: words::hook_refused(tool, reason), interrupt: false, input };
+            return Ruling::Refused { message: words::hook_refused(tool, reason), by: Rejected::Hook, input };
         }
         let policy = lock(self.live).policy.clone();
-        let facts = self.facts(&Call { tool, input: &input }, shell_cwd).await;
-        let (reason, blocked_path) =
-            match weigh(&policy, &Call { tool, input: &input }, &facts, &verdict.decision) {
-                Weighed::Run => return Ruling::Run(input),
-                Weighed::Refuse(reason) => {
-                    let message = words::policy_refused(tool, &reason);
-                    self.announce(tool, id, &message, &reason).await;
-                    return Ruling::Refused { message, interrupt: false, input };
-                }
-                Weighed::Ask(reason) => {
-                    let blocked =
-                        (reason.kind == ReasonKind::Boundary).then(|| first_outside(&policy, &facts));
-                    (reason, blocked.flatten())
-                }
-            };
-        let Some(can_use_tool) = self.can_use_tool.filter(|_| policy.mode != PermissionMode::DontAsk) else {
-            let message = words::nobody_to_ask(tool, &reason);
-            self.announce(tool, id, &message, &reason).await;
-            return Ruling::Refused { message, interrupt: false, input };
+        let call = Call { tool, input: &input };
+        let facts = self.facts(&call, shell_cwd).await;
+        let reason = match weigh(&policy, &call, &facts, &verdict.decision) {
+            Weighed::Run(by) => return Ruling::Run { input, by },
+            Weighed::Refuse(reason) => {
+                let message = words::policy_refused(tool, &reason);
+                self.out.permission_denied(tool, id, &message, &reason).await;
+                return Ruling::Refused { message, by: Rejected::Config(reason.kind), input };
+            }
+            Weighed::Ask(reason) => reason,
         };
+        if policy.mode == PermissionMode::DontAsk {
+            let reason = Reason { kind: ReasonKind::Mode, text: reason.text };
+            let message = words::nobody_to_ask(tool, &reason);
+            self.out.permission_denied(tool, id, &message, &reason).await;
+            return Ruling::Refused { message, by: Rejected::Config(ReasonKind::Mode), input };
+        }
+        let suggestions = suggestions(&policy, &call, &facts, &reason, self.can_use_tool.is_some());
         let question = PermissionRequest {
             tool_name: tool.to_owned(),
-            input: input.clone(),
             tool_use_id: id.to_owned(),
-            blocked_path,
+            blocked_path: blocked_path(&policy, &facts, reason.kind),
             reason: reason.text,
             reason_kind: reason.kind,
+            suggestions,
+            agent_id: self.out.agent.as_ref().map(|agent| agent.agent_id.clone()),
+            input,
         };
-        if self.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
+        self.ask(question, stop).await
+    }
+
+    /// Asks whoever can be asked; the first who answers decides.
+    async fn ask(&self, question: PermissionRequest, stop: &CancellationToken) -> Ruling {
+        let input = question.input.clone();
+        let asks_host = self.can_use_tool.is_some();
+        if asks_host && self.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
             self.state("requires_action").await;
         }
         let answer = tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            answer = can_use_tool(question) => Some(answer),
+            answer = self.answer(&question) => Some(answer),
         };
-        if self.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
+        if asks_host && self.waiting.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.state("running").await;
         }
         match answer {
             None => Ruling::Stopped,
-            Some(Permission::Allow { updated_input, updates }) => {
-                let mut live = lock(self.live);
-                updates.into_iter().for_each(|update| live.apply(update));
-                Ruling::Run(updated_input.unwrap_or(input))
+            Some(None) => self.unasked(question).await,
+            Some(Some((Permission::Allow { updated_input, updates }, by))) => {
+                self.update(updates).await;
+                let by = if by == Asker::Hook { Accepted::Hook } else { Accepted::Host };
+                Ruling::Run { input: updated_input.unwrap_or(input), by }
             }
-            Some(Permission::Deny { message, interrupt }) => {
-                let message =
-                    if message.is_empty() { words::REFUSED_AND_STOPPED.to_owned() } else { message };
-                Ruling::Refused { message, interrupt, input }
+            Some(Some((Permission::Deny { message, interrupt }, by))) => {
+                let by = match (interrupt, by) {
+                    (true, _) => Rejected::AndStopped,
+                    (false, Asker::Hook) => Rejected::Hook,
+                    (false, Asker::Host) => Rejected::Host,
+                };
+                let message = if message.is_empty() || interrupt {
+                    words::REFUSED_AND_STOPPED.to_owned()
+                } else {
+                    message
+                };
+                Ruling::Refused { message, by, input }
+            }
+        }
+    }
+
+    /// The first answer of the host and of hooks; `None`: there is nobody, or nobody knows.
+    async fn answer(&self, question: &PermissionRequest) -> Option<(Permission, Asker)> {
+        let host = async {
+            match self.can_use_tool {
+                Some(can_use_tool) => Some((can_use_tool(question.clone()).await, Asker::Host)),
+                None => None,
+            }
+        };
+        let hooks = async { Some((self.hooks.asked_for_permission(question).await?, Asker::Hook)) };
+        let mut host = std::pin::pin!(host);
+        let mut hooks = std::pin::pin!(hooks);
+        let mut notice = std::pin::pin!(self.notify_late(question));
+        let (mut host_done, mut hooks_done, mut notified) = (false, false, false);
+        loop {
+            let answer = tokio::select! {
+                biased;
+                answer = &mut host, if !host_done => { host_done = true; answer }
+                answer = &mut hooks, if !hooks_done => { hooks_done = true; answer }
+                () = &mut notice, if !notified => { notified = true; None }
+            };
+            // Hooks may still say something of what nobody else can be asked about.
+            if answer.is_some() || (host_done && hooks_done) {
+                return answer;
+            }
+        }
+    }
+
+    /// Tells hooks that somebody is being waited for, when they have been for a while.
+    async fn notify_late(&self, question: &PermissionRequest) {
+        if self.can_use_tool.is_some() && self.hooks.listens(HookEvent::Notification) {
+            tokio::time::sleep(NOTIFY_AFTER).await;
+            let text = words::waits_for_permission(&question.tool_name);
+            self.hooks.notify("permission_prompt", &text).await;
+        }
+    }
+
+    async fn unasked(&self, question: PermissionRequest) -> Ruling {
+        let PermissionRequest { tool_name, tool_use_id, input, reason, reason_kind, .. } = question;
+        let reason = Reason { kind: reason_kind, text: reason };
+        let mut message = words::nobody_to_ask(&tool_name, &reason);
+        self.out.permission_denied(&tool_name, &tool_use_id, &message, &reason).await;
+        // Elsewhere hooks have decided, or know the rules; in this mode nobody knows before.
+        if lock(self.live).policy.mode == PermissionMode::Auto
+            && self.hooks.permission_denied(&tool_name, &tool_use_id, &input, &reason.text).await
+        {
+            message.push_str(words::MAY_RETRY);
+        }
+        Ruling::Refused { message, by: Rejected::Nobody, input }
+    }
+
+    /// Makes changes hold, and keeps those that are to be kept.
+    async fn update(&self, updates: Vec<PermissionUpdate>) {
+        for update in updates {
+            if let Some(file) = self.files.of(update.destination) {
+                crate::permission::keep(file, &update.change).await;
+            }
+            let mode = lock(self.live).apply(update.change);
+            if let Some(mode) = mode {
+                let fields = json!({"status": null, "permissionMode": mode.as_str()});
+                self.out.system("status", fields).await;
             }
         }
     }
@@ -179,10 +279,6 @@ impl Authority<'_> {
         if self.state_events {
             self.out.state(state).await;
         }
-    }
-
-    async fn announce(&self, tool: &str, id: &str, message: &str, reason: &Reason) {
-        self.out.permission_denied(tool, id, message, reason).await;
     }
 
     async fn facts(&self, call: &Call<'_>, shell_cwd: &Path) -> Facts {
@@ -206,7 +302,7 @@ impl Authority<'_> {
 }
 
 enum Weighed {
-    Run,
+    Run(Accepted),
     Ask(Reason),
     Refuse(Reason),
 }
@@ -216,21 +312,32 @@ enum Weighed {
 fn weigh(policy: &Policy, call: &Call<'_>, facts: &Facts, hook: &HookDecision) -> Weighed {
     match (wardian_policy::decide(policy, call, facts), hook) {
         (Decision::Deny { reason }, _) => Weighed::Refuse(reason),
-        (Decision::Ask { reason }, HookDecision::Allow) if reason.kind != ReasonKind::Rule => Weighed::Run,
-        (Decision::Ask { reason }, _) => Weighed::Ask(reason),
-        (Decision::Allow { .. }, HookDecision::Ask(text)) => {
-            let text = if text.is_empty() { "a hook wants it asked".to_owned() } else { text.clone() };
-            Weighed::Ask(Reason { kind: ReasonKind::NotAllowed, text })
+        (Decision::Ask { reason }, HookDecision::Allow) if reason.kind != ReasonKind::Rule => {
+            Weighed::Run(Accepted::Hook)
         }
-        (Decision::Allow { .. }, HookDecision::None | HookDecision::Allow) => Weighed::Run,
+        (Decision::Ask { reason }, HookDecision::Ask(_)) if reason.kind == ReasonKind::Rule => {
+            Weighed::Ask(reason)
+        }
+        (Decision::Ask { .. } | Decision::Allow { .. }, HookDecision::Ask(text)) => {
+            let text = if text.is_empty() { "a hook wants it asked".to_owned() } else { text.clone() };
+            Weighed::Ask(Reason { kind: ReasonKind::Hook, text })
+        }
+        (Decision::Ask { reason }, _) => Weighed::Ask(reason),
+        (Decision::Allow { .. }, HookDecision::Allow) => Weighed::Run(Accepted::Hook),
+        (Decision::Allow { reason }, HookDecision::None) => Weighed::Run(Accepted::Config(reason.kind)),
         // Denied and ended calls do not come here; refuse them all the same.
         (Decision::Allow { reason }, HookDecision::Deny(_) | HookDecision::Defer) => Weighed::Refuse(reason),
     }
 }
 
-fn first_outside(policy: &Policy, facts: &Facts) -> Option<String> {
+fn blocked_path(policy: &Policy, facts: &Facts, kind: ReasonKind) -> Option<String> {
     let outside = |path: &&PathFact| !policy.roots.iter().any(|root| path.resolved.starts_with(root));
-    facts.paths.iter().find(outside).map(|path| path.resolved.display().to_string())
+    let path = match kind {
+        ReasonKind::Boundary => facts.paths.iter().find(outside),
+        ReasonKind::Touched => facts.paths.iter().find(outside).or_else(|| facts.paths.first()),
+        _ => None,
+    };
+    path.map(|path| path.resolved.display().to_string())
 }
 
 /// Links followed in one path; the system itself stops at 40.

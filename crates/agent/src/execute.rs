@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, stream};
 use serde_json::Value;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wardian_protocol::ContentBlock;
 use wardian_protocol::frame::PermissionDenial;
 
-use crate::authorise::{Asked, Authority, Ruling};
-use crate::hook::{HookDecision, HookOutcome};
+use crate::authorise::{Asked, Authority, Rejected, Ruling};
+use crate::hook::{HookDecision, HookOutcome, Ran};
 use crate::session::{Offered, Setup, file_name};
 use crate::tool::{ToolContext, ToolOutput, Within};
 use crate::{schema, state, words};
@@ -36,6 +37,16 @@ pub(crate) struct Executed {
     /// User messages that were given.
     pub(crate) messages: u64,
     pub(crate) ended: ToolsEnd,
+    /// The call that a hook left for later.
+    pub(crate) deferred: Option<Deferred>,
+}
+
+/// A call that a hook left for later.
+#[derive(Clone, Debug)]
+pub(crate) struct Deferred {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) input: Value,
 }
 
 /// How the calls of a reply ended, the strongest last.
@@ -94,11 +105,15 @@ struct Answer {
     output: ToolOutput,
     denial: Option<PermissionDenial>,
     ended: ToolsEnd,
+    /// What hooks add.
+    context: Vec<String>,
+    /// Who decided about it.
+    meta: Option<Value>,
 }
 
 impl Answer {
     const fn of(output: ToolOutput) -> Self {
-        Self { output, denial: None, ended: ToolsEnd::Done }
+        Self { output, denial: None, ended: ToolsEnd::Done, context: Vec::new(), meta: None }
     }
 
     fn failed(text: impl Into<String>) -> Self {
@@ -122,9 +137,10 @@ pub(crate) async fn run_tools(
         denials: Vec::new(),
         messages: 0,
         ended: ToolsEnd::Done,
+        deferred: None,
     };
     for group in state::groups(&alongside) {
-        let skipped = executed.ended != ToolsEnd::Done;
+        let skipped = executed.ended == ToolsEnd::Interrupted;
         let answers =
             calls[group.clone()].iter().map(|call| answer(setup, call, skipped, stop)).collect::<Vec<_>>();
         let mut answers = stream::iter(answers).buffered(setup.at_once(&calls[group.clone()]));
@@ -137,13 +153,14 @@ pub(crate) async fn run_tools(
             executed.take_in(setup, call, answer).await;
         }
     }
+    executed.close(setup, &calls).await;
     executed
 }
 
 impl Executed {
     async fn take_in(&mut self, setup: &Setup, call: &Planned, answer: Answer) {
-        let context = call.verdict.context.iter().map(|text| words::hook_context(&call.name, text));
-        self.context.extend(context);
+        self.context.extend(call.verdict.context.iter().cloned());
+        self.context.extend(answer.context);
         self.denials.extend(answer.denial);
         self.ended = self.ended.max(answer.ended);
         let block = ContentBlock::ToolResult {
@@ -153,8 +170,34 @@ impl Executed {
             extra: wardian_protocol::JsonMap::new(),
         };
         self.results.push(block.clone());
+        if answer.ended == ToolsEnd::Deferred {
+            // Nobody is told of a result: the call is still to be made.
+            let Planned { id, name, input, .. } = call;
+            self.deferred = Some(Deferred { id: id.clone(), name: name.clone(), input: input.clone() });
+            return;
+        }
         self.messages += 1;
-        setup.out.user(vec![block], Some(answer.output.structured), false).await;
+        setup.out.tool_result(block, answer.output.structured, answer.meta).await;
+    }
+
+    /// Lets the hooks on a reply's calls see them all.
+    async fn close(&mut self, setup: &Setup, calls: &[Planned]) {
+        if !matches!(self.ended, ToolsEnd::Done | ToolsEnd::HookStopped) {
+            return;
+        }
+        let results = self.results.iter().filter_map(|result| match result {
+            ContentBlock::ToolResult { tool_use_id, content, .. } => Some((tool_use_id, content)),
+            _ => None,
+        });
+        let results: HashMap<_, _> = results.collect();
+        let batch = calls.iter().filter(|call| matches!(call.before, Before::Nothing)).filter_map(|call| {
+            Some((call.name.as_str(), &call.input, call.id.as_str(), *results.get(&call.id)?))
+        });
+        let after = setup.hooks.after_batch(batch.collect()).await;
+        self.context.extend(after.context);
+        if after.stops {
+            self.ended = self.ended.max(ToolsEnd::HookStopped);
+        }
     }
 }
 
@@ -218,30 +261,58 @@ async fn answer(setup: &Arc<Setup>, call: &Planned, skipped: bool, stop: &Cancel
     if let Err(text) = readable(offered, &call.name, &call.input) {
         return Answer::failed(text);
     }
+    let mut answer = permitted(setup, offered, call, stop).await;
     if call.verdict.stop.is_some() {
-        return Answer { ended: ToolsEnd::HookStopped, ..Answer::failed(words::NOT_RUN) };
+        // The turn ends behind the call, not before it: what it may do was decided already.
+        answer.ended = answer.ended.max(ToolsEnd::HookStopped);
     }
-    match call.verdict.decision {
-        HookDecision::Defer => {
-            return Answer { ended: ToolsEnd::Deferred, ..Answer::failed(words::NOT_RUN) };
-        }
-        HookDecision::None | HookDecision::Allow | HookDecision::Ask(_) | HookDecision::Deny(_) => (),
+    answer
+}
+
+/// Runs a call if it may run.
+async fn permitted(
+    setup: &Arc<Setup>,
+    offered: &Offered,
+    call: &Planned,
+    stop: &CancellationToken,
+) -> Answer {
+    if call.verdict.timed_out {
+        return Answer::failed(words::LATE_HOOK);
     }
-    let input = call.verdict.input.clone().unwrap_or_else(|| call.input.clone());
+    if call.verdict.decision == HookDecision::Defer {
+        return Answer { ended: ToolsEnd::Deferred, ..Answer::failed(words::NOT_RUN) };
+    }
+    let refused = |message: String, input: Value| Answer {
+        denial: Some(PermissionDenial {
+            tool_name: call.name.clone(),
+            tool_use_id: call.id.clone(),
+            tool_input: input,
+        }),
+        ..Answer::failed(message)
+    };
+    let input = match &call.verdict.input {
+        None => call.input.clone(),
+        Some(updated) => match readable(offered, &call.name, updated) {
+            Ok(()) => updated.clone(),
+            Err(text) => {
+                let answer = refused(words::hook_rewrote(&text), call.input.clone());
+                return Answer { meta: Some(Rejected::Hook.meta(&call.id)), ..answer };
+            }
+        },
+    };
     let asked = Asked { tool: &call.name, id: &call.id, input, verdict: &call.verdict };
     let shell_cwd =
         { setup.context.bash_cwd.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone() };
     match setup.authority().decide(asked, &shell_cwd, stop).await {
-        Ruling::Run(input) => execute(setup, offered, call, input, stop).await,
+        Ruling::Run { input, by } => {
+            let answer = execute(setup, offered, call, input, stop).await;
+            Answer { meta: Some(by.meta(&call.id)), ..answer }
+        }
         Ruling::Stopped => Answer { ended: ToolsEnd::Interrupted, ..Answer::failed(words::NOT_RUN) },
-        Ruling::Refused { message, interrupt, input } => Answer {
-            denial: Some(PermissionDenial {
-                tool_name: call.name.clone(),
-                tool_use_id: call.id.clone(),
-                tool_input: input,
-            }),
-            ended: if interrupt { ToolsEnd::Interrupted } else { ToolsEnd::Done },
-            output: ToolOutput::error(message),
+        Ruling::Refused { message, by, input } => Answer {
+            ended: if by.stops() { ToolsEnd::Interrupted } else { ToolsEnd::Done },
+            meta: Some(by.meta(&call.id)),
+            ..refused(message, input)
         },
     }
 }
@@ -251,6 +322,8 @@ impl Setup {
         Authority {
             live: &self.live,
             can_use_tool: self.can_use_tool.as_ref(),
+            hooks: &self.hooks,
+            files: &self.settings_files,
             out: &self.out,
             state_events: self.state_events,
             cwd: &self.context.cwd,
@@ -290,8 +363,9 @@ async fn execute(
         within: Within::of(setup),
         ..setup.context.clone()
     };
-    let run = AssertUnwindSafe(offered.tool.call(input, &context)).catch_unwind();
-    let output = tokio::select! {
+    let began = Instant::now();
+    let run = AssertUnwindSafe(offered.tool.call(input.clone(), &context)).catch_unwind();
+    let mut output = tokio::select! {
         biased;
         output = run => output.unwrap_or_else(|_| ToolOutput::error(words::CRASHED)),
         () = long_after(stop) => ToolOutput::error(words::STOPPED),
@@ -302,10 +376,19 @@ async fn execute(
             text.push_str("\n\nIt had given:\n");
             text.push_str(given);
         }
-        let output = fit(setup, &call.id, ToolOutput::error(text)).await;
-        return Answer { ended: ToolsEnd::Interrupted, ..Answer::of(output) };
+        output = ToolOutput::error(text);
     }
-    Answer::of(fit(setup, &call.id, output).await)
+    let interrupted = stop.is_cancelled();
+    let server = setup.servers.origin(&call.name).map(|origin| origin.provenance());
+    let (tool, id, took) = (&call.name, &call.id, began.elapsed());
+    let ran = Ran { tool, id, input: &input, took, interrupted, server };
+    let after = setup.hooks.after_call(ran, &mut output).await;
+    let ended = match (interrupted, after.stops) {
+        (true, _) => ToolsEnd::Interrupted,
+        (false, true) => ToolsEnd::HookStopped,
+        (false, false) => ToolsEnd::Done,
+    };
+    Answer { ended, context: after.context, ..Answer::of(fit(setup, &call.id, output).await) }
 }
 
 async fn long_after(stop: &CancellationToken) {

@@ -104,6 +104,12 @@ impl Out {
         self.user_with(content, tool_use_result, synthetic, JsonMap::new()).await;
     }
 
+    /// Gives the result of a call. `meta`: who decided about it.
+    pub(crate) async fn tool_result(&self, result: ContentBlock, structured: Value, meta: Option<Value>) {
+        let meta = meta.map(|meta| ("tool_result_meta".to_owned(), vec![meta].into()));
+        self.user_with(vec![result], Some(structured), false, meta.into_iter().collect()).await;
+    }
+
     /// Gives what is said to the model, with more fields.
     pub(crate) async fn user_with(
         &self,
@@ -152,13 +158,13 @@ impl Out {
     }
 
     pub(crate) async fn permission_denied(&self, tool: &str, id: &str, message: &str, reason: &Reason) {
-        let fields = json!({
-            "tool_name": tool,
-            "tool_use_id": id,
-            "message": message,
-            "decision_reason_type": reason.kind.as_str(),
-            "decision_reason": reason.text,
-        });
+        let mut fields = json!({"tool_name": tool, "tool_use_id": id, "message": message});
+        if let Some(kind) = reason.kind.as_str() {
+            fields["decision_reason_type"] = kind.into();
+        }
+        if reason.kind.needs_words() {
+            fields["decision_reason"] = reason.text.as_str().into();
+        }
         self.system("permission_denied", fields).await;
     }
 

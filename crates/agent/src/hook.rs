@@ -6,6 +6,8 @@ mod event;
 mod matcher;
 mod outcome;
 mod run;
+mod tools;
+mod turn;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +21,8 @@ pub use event::{EventError, HookEvent};
 use matcher::Matcher;
 pub(crate) use outcome::{HookDecision, HookOutcome};
 pub(crate) use run::SessionHooks;
+pub(crate) use tools::Ran;
+pub(crate) use turn::{Heard, STOP_CAP, Stopping};
 
 /// What a hook runs. When the turn is interrupted, its future is dropped.
 pub type HookCallback =
@@ -92,8 +96,8 @@ pub struct Hook {
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Hook {
-    /// A hook for what `matcher` names: a tool, `A|B`, a regular expression over the whole name, or nothing for
-    /// everything. Events that are not about tools are matched by what they say of their cause. A matcher that cannot be
+    /// A hook for what `matcher` names: a tool, `A|B`, a regular expression that any part of the name fits, or
+    /// nothing for everything. Events that are not about tools are matched by what they say of their cause. A matcher that cannot be
     /// read matches everything, so that a hook never fails to see a call.
     pub fn new<Run, Answer>(matcher: Option<&str>, run: Run) -> Self
     where

@@ -2,7 +2,6 @@
 //! a question that is no longer needed is withdrawn.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use wardian_agent::{
     CanUseTool, Hook, HookFailure, HookInput, HookOutput, McpHost, OnFailure, Permission, PermissionRequest,
-    PermissionUpdate, RuleKind,
+    PermissionUpdate, ReasonKind, new_session_id,
 };
 use wardian_protocol::AgentFrame;
 use wardian_protocol::JsonMap;
@@ -119,11 +118,11 @@ impl Host {
     async fn may_use(&self, asked: PermissionRequest) -> Permission {
         let question = wardian_protocol::control::CanUseTool {
             display_name: Some(asked.tool_name.clone()),
-            description: asked.input.get("description").and_then(Value::as_str).map(str::to_owned),
+            description: description(&asked),
+            extra: details(&asked),
+            decision_reason: asked.reason_kind.needs_words().then_some(asked.reason),
+            decision_reason_type: asked.reason_kind.as_str().map(str::to_owned),
             blocked_path: asked.blocked_path,
-            decision_reason: Some(asked.reason),
-            decision_reason_type: Some(asked.reason_kind.as_str().to_owned()),
-            extra: suggestions(&asked.tool_name),
             tool_name: asked.tool_name,
             input: asked.input,
             tool_use_id: asked.tool_use_id,
@@ -171,7 +170,11 @@ impl Host {
     }
 
     async fn run_hook(&self, callback_id: String, input: HookInput) -> Result<HookOutput, String> {
-        let tool_use_id = input.tool_use_id().map_or_else(wardian_agent::new_session_id, str::to_owned);
+        let tool_use_id = match &input.call {
+            Some(call) => call.clone(),
+            None if input.hook_event_name == "PostToolBatch" => format!("hook-{}", new_session_id()),
+            None => new_session_id(),
+        };
         let input = serde_json::to_value(input).map_err(|error| error.to_string())?;
         let answer = self
             .ask(AgentRequest::HookCallback { callback_id, input, tool_use_id: Some(tool_use_id) })
@@ -204,61 +207,40 @@ fn new_id() -> Result<String, String> {
     Ok(format!("{:032x}", u128::from_be_bytes(bits)))
 }
 
-/// What the host may offer its user besides yes and no.
-fn suggestions(tool: &str) -> JsonMap {
+fn permission(answer: Value) -> Result<Permission, serde_json::Error> {
+    serde_json::from_value::<PermissionAnswer>(answer).map(Permission::from)
+}
+
+/// What an ordinary question says besides.
+fn details(asked: &PermissionRequest) -> JsonMap {
     let mut extra = JsonMap::new();
-    if matches!(tool, "Write" | "Edit") {
-        let accept = json!([{"type": "setMode", "mode": "acceptEdits", "destination": "session"}]);
-        extra.insert("permission_suggestions".to_owned(), accept);
+    // What rules and hooks want asked is to be asked each time: nothing is offered then.
+    if !matches!(asked.reason_kind, ReasonKind::Rule | ReasonKind::Hook | ReasonKind::Mode) {
+        let suggestions: Vec<Value> = asked.suggestions.iter().map(PermissionUpdate::to_value).collect();
+        extra.insert("permission_suggestions".to_owned(), suggestions.into());
+    }
+    if let Some(agent_id) = &asked.agent_id {
+        extra.insert("agent_id".to_owned(), agent_id.as_str().into());
+    }
+    if asked.reason_kind == ReasonKind::Hook {
+        extra.insert("decision_reason_hook_event".to_owned(), "PreToolUse".into());
+    }
+    if matches!(asked.tool_name.as_str(), "AskUserQuestion" | "ExitPlanMode") {
+        extra.insert("requires_user_interaction".to_owned(), true.into());
     }
     extra
 }
 
-fn permission(answer: Value) -> Result<Permission, serde_json::Error> {
-    Ok(match serde_json::from_value(answer)? {
-        PermissionAnswer::Allow { updated_input, extra } => Permission::Allow {
-            updated_input: updated_input.filter(Value::is_object),
-            updates: updates(extra.get("updatedPermissions")),
-        },
-        PermissionAnswer::Deny { message, interrupt, extra: _ } => Permission::Deny { message, interrupt },
-    })
-}
-
-/// Reads the changes that an answer brings; one that is not understood changes nothing, so the next call is asked about
-/// again.
-fn updates(list: Option<&Value>) -> Vec<PermissionUpdate> {
-    list.and_then(Value::as_array).into_iter().flatten().filter_map(update).collect()
-}
-
-fn update(value: &Value) -> Option<PermissionUpdate> {
-    let kind = || match value["behavior"].as_str()? {
-        "allow" => Some(RuleKind::Allow),
-        "ask" => Some(RuleKind::Ask),
-        "deny" => Some(RuleKind::Deny),
-        _ => None,
+/// What a call does, for people: its own description, or what it is about.
+fn description(asked: &PermissionRequest) -> Option<String> {
+    let names: &[&str] = match asked.tool_name.as_str() {
+        "Read" | "Write" | "Edit" => &["file_path"],
+        "NotebookEdit" => &["notebook_path"],
+        "WebFetch" => &["url"],
+        "WebSearch" => &["query"],
+        _ => &["description"],
     };
-    let rules = || {
-        let rule = |rule: &Value| {
-            let tool = rule["toolName"].as_str()?;
-            let content = rule["ruleContent"].as_str();
-            content.map_or_else(|| tool.to_owned(), |content| format!("{tool}({content})")).parse().ok()
-        };
-        value["rules"].as_array()?.iter().map(rule).collect::<Option<Vec<_>>>()
-    };
-    let directories = || {
-        let list = value["directories"].as_array()?.iter();
-        list.map(|path| path.as_str().filter(|path| path.starts_with('/')).map(PathBuf::from))
-            .collect::<Option<Vec<_>>>()
-    };
-    Some(match value["type"].as_str()? {
-        "addRules" => PermissionUpdate::AddRules(kind()?, rules()?),
-        "replaceRules" => PermissionUpdate::ReplaceRules(kind()?, rules()?),
-        "removeRules" => PermissionUpdate::RemoveRules(kind()?, rules()?),
-        "setMode" => PermissionUpdate::SetMode(value["mode"].as_str()?.parse().ok()?),
-        "addDirectories" => PermissionUpdate::AddDirectories(directories()?),
-        "removeDirectories" => PermissionUpdate::RemoveDirectories(directories()?),
-        _ => return None,
-    })
+    names.iter().find_map(|name| asked.input.get(name)?.as_str()).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -45,7 +45,10 @@ pub use mcp::{
 pub use options::{
     ApiConfig, ApiKey, AutoCompact, Endpoint, Options, RetryPolicy, SystemPrompt, Thinking, ToolSet,
 };
-pub use permission::{CanUseTool, Permission, PermissionRequest, PermissionUpdate, RuleKind};
+pub use permission::{
+    CanUseTool, Destination, Permission, PermissionChange, PermissionRequest, PermissionUpdate, RuleKind,
+    SettingsFiles,
+};
 pub use prompt::DYNAMIC_BOUNDARY;
 pub use query::{Interrupted, Prompt, Query, QueryHandle, query};
 pub use random::uuid as new_session_id;
@@ -53,7 +56,7 @@ pub use subagent::AgentDefinition;
 pub use tool::{Tool, ToolContext, ToolOutput};
 pub use transcript::{Conversation, Resume, Transcripts};
 pub use view::UsageReport;
-pub use wardian_policy::PermissionMode;
+pub use wardian_policy::{PermissionMode, ReasonKind};
 pub use wardian_protocol::NanoUsd;
 pub use wardian_protocol::frame::SdkMessage as Message;
 pub use wardian_protocol::frame::{AssistantMessage, ResultMessage, SystemMessage, UserMessage};

@@ -14,7 +14,7 @@ use crate::command::CustomCommand;
 use crate::hook::Hooks;
 use crate::mcp::{self, McpServer, OnElicitation, ToolSearch};
 use crate::memory::MemoryFile;
-use crate::permission::CanUseTool;
+use crate::permission::{CanUseTool, SettingsFiles};
 use crate::subagent::AgentDefinition;
 use crate::tool::{Tool, ToolLimits};
 use crate::transcript::Conversation;
@@ -80,6 +80,8 @@ pub struct Options {
     pub can_use_tool: Option<CanUseTool>,
     /// The caller's code around what happens.
     pub hooks: Hooks,
+    /// Where permissions are kept that a host grants for longer than the query; default: nowhere.
+    pub settings_files: SettingsFiles,
     /// How many replies of the model a prompt may take.
     pub max_turns: Option<u64>,
     /// What the query may cost, by our price table, beyond what the conversation had cost before. Checked before each model call and after each reply, so the last
@@ -152,6 +154,7 @@ impl Default for Options {
             allow_bypass_permissions: false,
             can_use_tool: None,
             hooks: Hooks::default(),
+            settings_files: SettingsFiles::default(),
             max_turns: None,
             max_budget: None,
             additional_directories: Vec::new(),

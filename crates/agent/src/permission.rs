@@ -1,11 +1,19 @@
 //! Who may use which tool: what the host is asked, and what it may answer.
 
-use std::path::PathBuf;
+mod kept;
+mod suggest;
+mod update;
+
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
-use wardian_policy::{PermissionMode, ReasonKind, Rule};
+use wardian_policy::ReasonKind;
+use wardian_protocol::control::PermissionAnswer;
+
+pub(crate) use kept::keep;
+pub(crate) use suggest::suggestions;
+pub use update::{Destination, PermissionChange, PermissionUpdate, RuleKind, SettingsFiles};
 
 /// Is asked about calls that hooks, rules and mode left open. When the turn is interrupted, its future is dropped.
 pub type CanUseTool = Arc<dyn Fn(PermissionRequest) -> BoxFuture<'static, Permission> + Send + Sync>;
@@ -25,6 +33,10 @@ pub struct PermissionRequest {
     pub reason: String,
     /// What made it a question.
     pub reason_kind: ReasonKind,
+    /// What an answer may bring so that the like is not asked again.
+    pub suggestions: Vec<PermissionUpdate>,
+    /// The subagent that asks.
+    pub agent_id: Option<String>,
 }
 
 /// The answer.
@@ -60,30 +72,18 @@ impl Permission {
     }
 }
 
-/// Which list of rules is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RuleKind {
-    /// Calls that go through unasked.
-    Allow,
-    /// Calls that are asked about.
-    Ask,
-    /// Calls that are refused.
-    Deny,
-}
-
-/// A change of the permissions for the rest of the query. Nothing is written to settings files.
-#[derive(Clone, Debug)]
-pub enum PermissionUpdate {
-    /// More rules.
-    AddRules(RuleKind, Vec<Rule>),
-    /// These rules instead.
-    ReplaceRules(RuleKind, Vec<Rule>),
-    /// These rules no more.
-    RemoveRules(RuleKind, Vec<Rule>),
-    /// Another mode.
-    SetMode(PermissionMode),
-    /// More roots.
-    AddDirectories(Vec<PathBuf>),
-    /// These roots no more.
-    RemoveDirectories(Vec<PathBuf>),
+impl From<PermissionAnswer> for Permission {
+    /// Takes a host's answer over. Changes in it that are not understood change nothing.
+    fn from(answer: PermissionAnswer) -> Self {
+        match answer {
+            PermissionAnswer::Allow { updated_input, extra } => {
+                let updates = extra.get("updatedPermissions").and_then(Value::as_array);
+                Self::Allow {
+                    updated_input: updated_input.filter(Value::is_object),
+                    updates: updates.into_iter().flatten().filter_map(PermissionUpdate::read).collect(),
+                }
+            }
+            PermissionAnswer::Deny { message, interrupt, extra: _ } => Self::Deny { message, interrupt },
+        }
+    }
 }

@@ -20,6 +20,7 @@ use crate::hook::SessionHooks;
 use crate::mcp::Mcp;
 use crate::meter::Meter;
 use crate::offer::{self, ServerTools};
+use crate::permission::SettingsFiles;
 use crate::prompt::{self, Opening};
 use crate::query::{Command, text_prompt};
 use crate::state::Limits;
@@ -58,6 +59,7 @@ pub(crate) struct Setup {
     pub(crate) opening: Opening,
     pub(crate) hooks: SessionHooks,
     pub(crate) can_use_tool: Option<CanUseTool>,
+    pub(crate) settings_files: SettingsFiles,
     pub(crate) context: ToolContext,
     pub(crate) limits: Limits,
     pub(crate) home: Option<PathBuf>,
@@ -414,7 +416,7 @@ async fn set_up(options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error
         system: prompt::system(&options, &context, &additional_directories, (out.clock)()),
         opening: Opening::new(&options, &context, &additional_directories, (out.clock)()),
         tasks: Tasks::new(out.clone(), &context.output_dir),
-        hooks: SessionHooks::new(options.hooks, &out, &live),
+        hooks: SessionHooks::new(options.hooks, &out, &live, options.effort.as_deref()),
         out,
         client,
         meter: Arc::default(),
@@ -423,6 +425,7 @@ async fn set_up(options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error
         tools,
         definitions,
         can_use_tool: options.can_use_tool,
+        settings_files: options.settings_files,
         context,
         limits: Limits { max_turns: options.max_turns, max_budget: options.max_budget },
         home: options.home,

@@ -71,6 +71,10 @@ pub(crate) enum End {
     AbortedStreaming,
     AbortedTools,
     HookStopped,
+    /// A hook on the end of the turn ended it.
+    StopHookPrevented,
+    /// A hook refused the prompt.
+    PromptRefused,
     Deferred,
     /// The conversation could not be kept.
     Unkept,
@@ -152,16 +156,26 @@ impl End {
             | Self::Refused
             | Self::ContextFull
             | Self::HookStopped
+            | Self::StopHookPrevented
+            | Self::PromptRefused
             | Self::Deferred => "success",
         }
     }
 
     pub(crate) const fn is_error(self) -> bool {
-        !matches!(self, Self::Completed | Self::HookStopped | Self::Deferred)
+        !matches!(
+            self,
+            Self::Completed
+                | Self::HookStopped
+                | Self::StopHookPrevented
+                | Self::PromptRefused
+                | Self::Deferred
+        )
     }
 
-    pub(crate) const fn terminal_reason(self) -> &'static str {
-        match self {
+    /// `None`: there was no turn to end.
+    pub(crate) const fn terminal_reason(self) -> Option<&'static str> {
+        Some(match self {
             Self::Completed => "completed",
             Self::MaxTurns => "max_turns",
             Self::Budget => "budget_exhausted",
@@ -172,8 +186,10 @@ impl End {
             Self::AbortedTools => "aborted_tools",
             Self::HookStopped => "hook_stopped",
             Self::Deferred => "tool_deferred",
+            Self::StopHookPrevented => "stop_hook_prevented",
             Self::Unkept => "session_writes_lost",
-        }
+            Self::PromptRefused => return None,
+        })
     }
 
     /// The texts of `errors`, for the error subtypes; the SDKs show them, and programs compare them.
@@ -186,7 +202,8 @@ impl End {
                 vec![format!("Reached maximum budget (${})", limits.max_budget.unwrap_or_default().as_usd())]
             }
             Self::AbortedStreaming | Self::AbortedTools => {
-                let (reason, stop) = (self.terminal_reason(), stop_reason.unwrap_or("null"));
+                let (reason, stop) =
+                    (self.terminal_reason().unwrap_or_default(), stop_reason.unwrap_or("null"));
                 vec![format!("[ede_diagnostic] terminal_reason={reason} stop_reason={stop}")]
             }
             Self::Unkept => {
@@ -199,6 +216,8 @@ impl End {
             | Self::Refused
             | Self::ContextFull
             | Self::HookStopped
+            | Self::StopHookPrevented
+            | Self::PromptRefused
             | Self::Deferred => Vec::new(),
         }
     }

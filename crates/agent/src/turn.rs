@@ -11,7 +11,7 @@ use wardian_protocol::{ContentBlock, MessageParam, Role};
 
 use crate::authorise::lock;
 use crate::call::{Called, Whole, call_model, hooks_on};
-use crate::execute::{Past, ToolsEnd, run_tools};
+use crate::execute::{Deferred, Past, ToolsEnd, run_tools};
 use crate::frames::presentable;
 use crate::meter::{add_usage, no_usage};
 use crate::request::{Parts, body, without_breakpoints};
@@ -22,6 +22,7 @@ use crate::transcript::{OpenReply, calls};
 use crate::{UserMessage, random, words};
 
 mod ending;
+mod hooked;
 mod init;
 mod result;
 
@@ -59,6 +60,9 @@ struct Turn {
     fallbacks: VecDeque<String>,
     /// How often a reply broke off in the middle.
     breaks: u32,
+    /// How often hooks kept it from ending.
+    stop_blocks: u32,
+    deferred: Option<Deferred>,
 }
 
 /// What the API said when it refused.
@@ -81,6 +85,8 @@ impl Session {
             model: None,
             fallbacks: self.setup.fallback_models.clone().into(),
             breaks: 0,
+            stop_blocks: 0,
+            deferred: None,
         };
         if self.setup.state_events {
             self.setup.out.state("running").await;
@@ -89,16 +95,26 @@ impl Session {
             turn.spending.prompts.extend(prompt.uuid.clone());
         }
         self.refresh_tools();
+        let heard = self.show_hooks(&cause, stop).await;
         self.setup.out.system("init", self.init_fields(&turn)).await;
         let reply = match cause {
             Cause::Restart => self.open.take(),
             Cause::Prompt(prompt) => {
-                self.settle().await;
-                self.hear_prompt(*prompt).await;
+                if heard.refusal.as_ref().is_none_or(|refusal| refusal.kept) {
+                    self.settle().await;
+                    self.hear_prompt(*prompt, heard.context).await;
+                }
                 None
             }
         };
-        let mut end = self.drive(&mut turn, reply, stop).await;
+        let mut end = match heard.refusal {
+            None => self.drive(&mut turn, reply, stop).await,
+            Some(refusal) => {
+                self.setup.hooks.refuse_prompt(&refusal).await;
+                turn.result = refusal.text;
+                End::PromptRefused
+            }
+        };
         if self.setup.out.lost().is_some() {
             end = End::Unkept;
         }
@@ -147,6 +163,11 @@ impl Session {
                 Step::Continue => self.say(turn, words::GO_ON).await,
                 Step::Resume => (),
                 Step::Retell => self.retell(turn, &whole).await,
+                Step::End(End::Completed) => {
+                    if let Some(end) = self.stopping(turn, stop).await {
+                        return end;
+                    }
+                }
                 Step::End(end) => return self.last_words(turn, end, &whole).await,
             }
         }
@@ -262,11 +283,8 @@ impl Session {
         let executed = run_tools(&self.setup, &whole.message, whole.verdicts, past, stop).await;
         turn.progress.user_messages += executed.messages;
         turn.denials.extend(executed.denials);
-        let context: Vec<ContentBlock> = executed.context.into_iter().map(ContentBlock::text).collect();
-        if !context.is_empty() {
-            self.setup.out.keep_context(context.clone()).await;
-        }
-        self.hear(executed.results.into_iter().chain(context).collect());
+        self.hear(executed.results);
+        self.be_told(executed.context).await;
         match executed.ended {
             ToolsEnd::Done => turn.progress.after_tools(self.setup.limits),
             ToolsEnd::Interrupted => {
@@ -277,7 +295,12 @@ impl Session {
                 turn.result.clear();
                 Some(End::HookStopped)
             }
-            ToolsEnd::Deferred => Some(End::Deferred),
+            ToolsEnd::Deferred => {
+                turn.result.clear();
+                turn.stop_reason = Some("tool_deferred".to_owned());
+                turn.deferred = executed.deferred;
+                Some(End::Deferred)
+            }
         }
     }
 
@@ -313,11 +336,10 @@ impl Session {
         }
     }
 
-    async fn hear_prompt(&mut self, prompt: UserMessage) {
+    async fn hear_prompt(&mut self, prompt: UserMessage, context: Vec<String>) {
         let mut content = prompt.message.content;
         without_breakpoints(&mut content);
         let uuid = prompt.uuid.unwrap_or_else(random::uuid);
-        self.setup.hooks.begin_prompt(&uuid);
         let mode = lock(&self.setup.live).policy.mode.as_str();
         let message = MessageParam::new(Role::User, content);
         self.take_checkpoint(&uuid).await;
@@ -328,6 +350,7 @@ impl Session {
         let _ = self.setup.out.keep_prompt(&uuid, &message, mode).await;
         self.prompts.insert(uuid);
         self.hear(message.content);
+        self.be_told(context).await;
         self.hear_of_servers().await;
     }
 

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use wardian_policy::Reason;
 
+use crate::hook::HookEvent;
+
 /// Asks the model to go on after a reply that hit its length limit.
 pub(crate) const GO_ON: &str = "Your last reply reached its length limit and was cut. Go on exactly where it ended; \
     do not repeat it and do not comment on the cut. Where much is left, do it in smaller pieces.";
@@ -116,9 +118,81 @@ pub(crate) fn nobody_to_ask(tool: &str, reason: &Reason) -> String {
     )
 }
 
-/// Puts what a hook adds beside the results.
-pub(crate) fn hook_context(tool: &str, context: &str) -> String {
-    format!("Added by a hook on {tool}:\n{context}")
+/// Puts what a hook adds beside the results. `name`: the event, and the tool if there is one.
+pub(crate) fn hook_context(name: &str, context: &str) -> String {
+    format!("Added by a hook on {name}:\n{context}")
+}
+
+/// Tells the model what a hook objects to in a call that was run.
+pub(crate) fn hook_objects(name: &str, reason: &str) -> String {
+    format!("A hook on {name} objects:\n{reason}")
+}
+
+/// Tells the model that a hook ended the turn.
+pub(crate) fn hook_stopped(name: &str, reason: &str) -> String {
+    format!("A hook on {name} ended the turn: {reason}")
+}
+
+/// Refuses a call whose hooks gave no answer in time.
+pub(crate) const LATE_HOOK: &str =
+    "A hook that must see this call first gave no answer in time, so it was not run.";
+
+/// Answers a call whose input a hook made one that the tool does not take.
+pub(crate) fn hook_rewrote(problem: &str) -> String {
+    format!("A hook changed the input of this call, and what it made of it is wrong. {problem}")
+}
+
+/// Follows the refusal of a call that the model may make again.
+pub(crate) const MAY_RETRY: &str = " You may make this call again.";
+
+/// Tells a user that somebody waits.
+pub(crate) fn waits_for_permission(tool: &str) -> String {
+    format!("The agent waits for a permission to use {}", shortened(tool))
+}
+
+/// Tells a host that a hook failed.
+pub(crate) fn hook_failed(event: HookEvent, failure: &str, blocks: bool) -> String {
+    let then = if blocks { "so what it guards is refused" } else { "and is taken to say nothing" };
+    format!("A hook on {event} failed, {then}: {failure}")
+}
+
+/// Tells a user what a hook says.
+pub(crate) fn hook_says(name: &str, message: &str) -> String {
+    format!("{name} says: {message}")
+}
+
+/// Tells a user that hooks on the end of a turn did not answer.
+pub(crate) fn late_stop_hook(event: HookEvent) -> String {
+    format!("A {event} hook gave no answer in time; the turn ended without it.")
+}
+
+/// Refuses a prompt whose hooks gave no answer in time.
+pub(crate) const LATE_PROMPT_HOOK: &str = "a hook on it gave no answer in time";
+
+/// Tells a user that a prompt was refused.
+pub(crate) fn prompt_blocked(reason: &str, prompt: Option<&str>) -> String {
+    let mut text = format!("A hook refused this prompt:\n{reason}");
+    if let Some(prompt) = prompt {
+        text.push_str("\n\nThe prompt was: ");
+        text.push_str(prompt);
+    }
+    text
+}
+
+/// Tells a user that a hook ended the turn before it began.
+pub(crate) fn prompt_stopped(reason: &str) -> String {
+    format!("A hook stopped this: {reason}")
+}
+
+/// Tells a user that a hook keeps the turn from ending.
+pub(crate) const STOP_BLOCKED: &str = "a hook wants more done before the turn ends";
+
+/// Tells a user that hooks may keep the turn from ending no longer.
+pub(crate) fn stop_cap(blocks: u32) -> String {
+    format!(
+        "Hooks kept the turn from ending {blocks} times in a row; it ends now. A Stop hook should let it end when \
+         stop_hook_active is true."
+    )
 }
 
 /// Follows the head of an output that is too long.

@@ -7,6 +7,8 @@ mod binary;
 mod failures;
 #[path = "it/forks.rs"]
 mod forks;
+#[path = "it/hooks.rs"]
+mod hooks;
 #[path = "it/hostile.rs"]
 mod hostile;
 #[path = "it/hosting.rs"]

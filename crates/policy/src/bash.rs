@@ -1,5 +1,7 @@
 //! Bash calls: every command of the script, and the files that it redirects to.
 
+use std::path::PathBuf;
+
 use crate::decide::Applies;
 use crate::rule::{PathPattern, Specifier, Wildcard};
 use crate::shell::{Redirect, Script, Simple};
@@ -10,6 +12,36 @@ const MAX_DEPTH: usize = 4;
 
 /// Targets of redirects that are no files.
 const NO_FILES: &[&str] = &["/dev/null", "/dev/stderr", "/dev/stdout", "/dev/tty"];
+
+/// What would have to be allowed for a command to go through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The specifiers of rules that would allow its parts, as far as it can be understood.
+    pub to_allow: Vec<String>,
+    /// Files outside the roots that it reads.
+    pub reads: Vec<PathBuf>,
+    /// Files that it changes.
+    pub writes: Vec<PathBuf>,
+    /// Whether the mode `acceptEdits` would let it through.
+    pub is_edit: bool,
+}
+
+/// Says what would have to be allowed for a Bash call to go through.
+#[must_use]
+pub fn plan_of(policy: &Policy, call: &Call<'_>, _facts: &Facts) -> Plan {
+    let mut plan = Plan::default();
+    let script = command(call).map(Script::read).unwrap_or_default();
+    if script.hazard.is_some() {
+        return plan;
+    }
+    for simple in &script.commands {
+        let raw = simple.raw();
+        if simple.hazard().is_none() && !raw.is_empty() && matching(policy, &raw).next().is_none() {
+            plan.to_allow.push(raw);
+        }
+    }
+    plan
+}
 
 fn command<'a>(call: &Call<'a>) -> Option<&'a str> {
     call.input.get("command")?.as_str()
@@ -126,16 +158,16 @@ pub(crate) fn allowed(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Decisi
         }
         if simple.words.is_empty() || matching(policy, &raw).next().is_none() {
             let shown: String = raw.chars().take(100).collect();
-            return Decision::ask(ReasonKind::NotAllowed, format!("no rule allows the command {shown:?}"));
+            return Decision::ask(ReasonKind::Unapproved, format!("no rule allows the command {shown:?}"));
         }
     }
     let mut writes = script.redirects().filter(|redirect| redirect.writes && is_file(redirect));
     match writes.find(|redirect| !write_is_allowed(policy, &script, redirect, facts)) {
         Some(redirect) => {
             let shown: String = redirect.target.raw.chars().take(100).collect();
-            Decision::ask(ReasonKind::Boundary, format!("no rule allows writing to {shown:?}"))
+            Decision::ask(ReasonKind::Touched, format!("no rule allows writing to {shown:?}"))
         }
-        None => Decision::allow(ReasonKind::Rule, "rules allow each part of the command"),
+        None => Decision::allow(ReasonKind::Parts, "rules allow each part of the command"),
     }
 }
 

@@ -102,18 +102,40 @@ pub enum ReasonKind {
     NotAllowed,
     /// The input could not be evaluated: a shell command that is not understood, a path that is missing.
     NotEvaluated,
+    /// No rule allows a command.
+    Unapproved,
+    /// The parts of a command, each by itself.
+    Parts,
+    /// A file that a command touches.
+    Touched,
+    /// A file that says what agents may do, or runs by itself.
+    Safety,
+    /// A hook of the caller's.
+    Hook,
 }
 
 impl ReasonKind {
-    /// The kind as it stands on the wire, in `decision_reason_type`.
+    /// The kind as it stands on the wire, in `decision_reason_type`; `None` where the wire says nothing.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> Option<&'static str> {
         match self {
-            Self::Rule => "rule",
-            Self::Mode => "mode",
-            Self::Boundary => "workingDir",
-            Self::ReadOnly | Self::NotAllowed | Self::NotEvaluated => "other",
+            Self::Rule => Some("rule"),
+            Self::Mode | Self::ReadOnly => Some("mode"),
+            Self::Boundary => Some("workingDir"),
+            Self::Parts => Some("subcommandResults"),
+            Self::Safety => Some("safetyCheck"),
+            Self::Hook => Some("hook"),
+            Self::Unapproved | Self::NotEvaluated => Some("other"),
+            Self::NotAllowed | Self::Touched => None,
         }
+    }
+}
+
+impl ReasonKind {
+    /// Whether the reason's text says more than its kind.
+    #[must_use]
+    pub const fn needs_words(self) -> bool {
+        !matches!(self, Self::Rule | Self::Mode | Self::Parts | Self::NotAllowed | Self::Touched)
     }
 }
 
@@ -217,7 +239,7 @@ fn refuses(rule: &Rule, call: &Call<'_>, facts: &Facts) -> Applies {
         Specifier::Path(pattern) if call.tool == "Bash" => bash::refused_file(rule, pattern, call, facts),
         Specifier::Path(pattern) => files::refused(rule, pattern, call, facts),
         Specifier::Host(_) | Specifier::Field { .. } if !rule.names(call.tool) => Applies::No,
-        Specifier::Host(pattern) => match host(call) {
+        Specifier::Host(pattern) => match host_of(call) {
             Some(host) if pattern.matches(&host) => Applies::Yes,
             Some(_) => Applies::No,
             None => Applies::Maybe,
@@ -237,7 +259,7 @@ fn by_mode(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Option<Decision> 
             return Some(Decision::allow(ReasonKind::Mode, "the mode bypassPermissions allows it"));
         }
         PermissionMode::Plan if writes => {
-            return Some(Decision::deny(ReasonKind::Mode, "the mode plan changes nothing"));
+            return Some(Decision::ask(ReasonKind::Mode, "the mode plan changes nothing"));
         }
         PermissionMode::AcceptEdits if writes && files::all_inside(policy, call, facts) => {
             return Some(Decision::allow(ReasonKind::Mode, "the mode acceptEdits allows edits here"));
@@ -277,7 +299,7 @@ fn allows_other(rule: &Rule, call: &Call<'_>) -> bool {
     match &rule.specifier {
         Specifier::Any => true,
         Specifier::Command(_) | Specifier::Path(_) => false,
-        Specifier::Host(pattern) => host(call).is_some_and(|host| pattern.matches(&host)),
+        Specifier::Host(pattern) => host_of(call).is_some_and(|host| pattern.matches(&host)),
         Specifier::Field { name, value } => {
             call.input.get(name).is_some_and(|field| value.matches(&text_of(field)))
         }
@@ -294,7 +316,8 @@ fn text_of(field: &Value) -> String {
 }
 
 /// The host of the call's `url`, in lower case; `None` for what is no plain http(s) URL.
-fn host(call: &Call<'_>) -> Option<String> {
+#[must_use]
+pub fn host_of(call: &Call<'_>) -> Option<String> {
     let url = call.input.get("url")?.as_str()?;
     let (scheme, rest) = url.split_once("://")?;
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {

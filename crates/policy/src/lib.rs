@@ -7,6 +7,7 @@ mod mode;
 mod rule;
 mod shell;
 
-pub use decide::{Call, Decision, Facts, PathFact, Policy, Reason, ReasonKind, decide, paths_of};
+pub use bash::{Plan, plan_of};
+pub use decide::{Call, Decision, Facts, PathFact, Policy, Reason, ReasonKind, decide, host_of, paths_of};
 pub use mode::{ModeError, PermissionMode};
 pub use rule::{MAX_RULE_BYTES, Rule, RuleError};

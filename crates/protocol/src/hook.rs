@@ -52,6 +52,9 @@ pub struct HookInput {
     /// The event's own fields.
     #[serde(flatten)]
     pub fields: JsonMap,
+    /// The call that this is about, also where the event's fields do not say so.
+    #[serde(skip)]
+    pub call: Option<String>,
 }
 
 impl HookInput {

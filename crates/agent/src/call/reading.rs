@@ -260,11 +260,11 @@ pub(crate) fn hooks_on(
         return None;
     }
     let (hooks, id, name) = (setup.hooks.clone(), id.clone(), name.clone());
-    let mut fields = json!({"tool_name": name, "tool_input": input, "tool_use_id": id});
-    if let Some(origin) = setup.servers.origin(&name) {
-        fields["mcp_server"] = origin.provenance();
-    }
-    Some(Box::pin(async move { (id, hooks.run(HookEvent::PreToolUse, &name, fields).await) }))
+    let (input, server) = (input.clone(), setup.servers.origin(&name).map(|origin| origin.provenance()));
+    Some(Box::pin(async move {
+        let outcome = hooks.before_call(&name, &id, &input, server).await;
+        (id, outcome)
+    }))
 }
 
 /// Reads the end of a stream whose reply is whole, so that its connection can be used again.

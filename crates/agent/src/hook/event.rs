@@ -157,6 +157,21 @@ impl HookEvent {
         }
     }
 
+    /// Whether it happens while the model is at work, so that its effort is told.
+    pub(super) const fn is_within_work(self) -> bool {
+        matches!(
+            self,
+            Self::PreToolUse
+                | Self::PostToolUse
+                | Self::PostToolUseFailure
+                | Self::PostToolBatch
+                | Self::PermissionRequest
+                | Self::PermissionDenied
+                | Self::Stop
+                | Self::SubagentStop
+        )
+    }
+
     /// Whether a hook that fails can block what the event is about.
     pub(super) const fn is_guarded(self) -> bool {
         !matches!(self, Self::Stop | Self::SubagentStop | Self::TaskCompleted | Self::TeammateIdle)

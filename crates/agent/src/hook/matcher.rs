@@ -15,11 +15,11 @@ impl Matcher {
         if text.is_empty() || text == "*" {
             return Self::All;
         }
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '|');
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '|' | ',' | ' ');
         if text.chars().all(plain) {
-            return Self::Names(text.split('|').map(str::to_owned).collect());
+            return Self::Names(text.split(['|', ',']).map(|name| name.trim().to_owned()).collect());
         }
-        Regex::new(&format!("^(?:{text})$")).map_or(Self::All, Self::Pattern)
+        Regex::new(text).map_or(Self::All, Self::Pattern)
     }
 
     pub(super) fn matches(&self, subject: &str) -> bool {
@@ -47,6 +47,10 @@ mod tests {
             (Some("Read|Write"), "Edit", false),
             (Some("mcp__.*"), "mcp__lab__add", true),
             (Some("mcp__.*"), "Bash", false),
+            (Some("Edit, Bash"), "Bash", true),
+            (Some("^B"), "Bash", true),
+            (Some("ash"), "Bash", false),
+            (Some("bash"), "Bash", false),
             (Some("(broken"), "Bash", true),
         ] {
             assert_eq!(Matcher::read(matcher).matches(tool), expected, "{matcher:?} {tool}");

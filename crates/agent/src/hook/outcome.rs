@@ -20,8 +20,10 @@ pub(crate) struct HookOutcome {
     pub(crate) context: Vec<String>,
     /// What each hook said that only its event has, in the order of the hooks.
     pub(crate) specific: Vec<HookSpecificOutput>,
-    /// For the user.
-    pub(crate) messages: Vec<String>,
+    /// A hook gave no answer in time.
+    pub(crate) timed_out: bool,
+    /// `block` comes of a hook that failed.
+    pub(crate) failed: bool,
 }
 
 /// What hooks decided about a call.
@@ -55,7 +57,6 @@ impl HookDecision {
 
 impl HookOutcome {
     /// The last of what the hooks said of one thing.
-    #[expect(dead_code, reason = "for the events that are not run yet")]
     pub(crate) fn last<T>(&self, field: impl Fn(&HookSpecificOutput) -> Option<T>) -> Option<T> {
         self.specific.iter().rev().find_map(field)
     }
@@ -68,7 +69,6 @@ impl HookOutcome {
         if output.go_on == Some(false) {
             self.stop.get_or_insert(output.stop_reason.unwrap_or_default());
         }
-        self.messages.extend(output.system_message);
         let specific = output.hook_specific_output.unwrap_or_default();
         let blocks = output.decision.as_deref() == Some("block");
         let reason = output.reason.unwrap_or_default();
@@ -97,6 +97,7 @@ impl HookOutcome {
             self.decide(HookDecision::Deny(reason));
         } else if event.is_guarded() {
             self.block.get_or_insert(reason);
+            self.failed = true;
         }
     }
 

@@ -59,6 +59,8 @@ pub(super) struct Line<'a> {
     pub(super) error: Option<String>,
     #[serde(default, borrow)]
     pub(super) tool_use_result: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    pub(super) tool_result_meta: Option<&'a RawValue>,
     #[serde(default)]
     pub(super) is_meta: bool,
     #[serde(default)]
@@ -121,6 +123,9 @@ impl Line<'_> {
         if let Some(structured) = self.tool_use_result {
             frame["tool_use_result"] = serde_json::from_str(structured.get()).ok()?;
         }
+        if let Some(meta) = self.tool_result_meta {
+            frame["tool_result_meta"] = serde_json::from_str(meta.get()).ok()?;
+        }
         Some(frame)
     }
 }
@@ -149,6 +154,9 @@ impl Out {
             && structured.to_string().len() <= MAX_STRUCTURED_BYTES
         {
             fields.insert("toolUseResult".to_owned(), structured.clone());
+        }
+        if let Some(meta) = message.extra.get("tool_result_meta") {
+            fields.insert("toolResultMeta".to_owned(), meta.clone());
         }
         self.keep("user", message.uuid.as_deref().unwrap_or_default(), &message.message, fields).await
     }

@@ -57,6 +57,7 @@ impl Session {
         ];
         more.extend(told.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         self.setup.out.synthetic(&turn.result, "stop_sequence", more).await;
+        self.setup.hooks.stop_failed(failure.assistant_error(), &turn.result).await;
         turn.api_error = Some(ApiFailure { status: failure.status(), kind });
         failure.end()
     }
@@ -75,6 +76,8 @@ impl Session {
             | End::AbortedStreaming
             | End::AbortedTools
             | End::HookStopped
+            | End::StopHookPrevented
+            | End::PromptRefused
             | End::Deferred
             | End::Unkept => return end,
         };
@@ -98,6 +101,7 @@ impl Session {
         }
         more.extend(whole.request_id.clone().map(|id| ("request_id".to_owned(), id.into())));
         self.setup.out.synthetic(text, turn.stop_reason.as_deref().unwrap_or("stop_sequence"), more).await;
+        self.setup.hooks.stop_failed("invalid_request", text).await;
         end
     }
 

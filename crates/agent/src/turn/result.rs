@@ -9,6 +9,7 @@ use wardian_protocol::Usage;
 use wardian_protocol::frame::ModelUsage;
 
 use super::Turn;
+use crate::execute::Deferred;
 use crate::session::Session;
 use crate::spending::millis;
 use crate::state::End;
@@ -24,7 +25,7 @@ impl Session {
             is_error: end.is_error(),
             duration_ms: millis(turn.spending.times.began.elapsed()),
             duration_api_ms: millis(turn.spending.api_time),
-            num_turns: turn.progress.num_turns(),
+            num_turns: if end == End::PromptRefused { 0 } else { turn.progress.num_turns() },
             result: (subtype == "success").then_some(turn.result),
             stop_reason: turn.stop_reason.clone(),
             session_id: self.setup.out.session_id.clone(),
@@ -33,7 +34,7 @@ impl Session {
             model_usage: meter.by_model().clone(),
             permission_denials: turn.denials,
             errors: end.errors(self.setup.limits, turn.stop_reason.as_deref()),
-            terminal_reason: Some(end.terminal_reason().to_owned()),
+            terminal_reason: end.terminal_reason().map(str::to_owned),
             uuid: Some(random::uuid()),
             extra,
         };
@@ -52,7 +53,10 @@ impl Session {
     ) -> wardian_protocol::JsonMap {
         let mut extra = wardian_protocol::JsonMap::new();
         let spending = &turn.spending;
-        if end.subtype() == "success" {
+        if let Some(Deferred { id, name, input }) = &turn.deferred {
+            extra.insert("deferred_tool_use".to_owned(), json!({"id": id, "name": name, "input": input}));
+        }
+        if end.subtype() == "success" && !matches!(end, End::PromptRefused | End::Deferred) {
             let status = turn.api_error.as_ref().and_then(|error| error.status);
             extra.insert("api_error_status".to_owned(), status.into());
             if let Some(kind) = turn.api_error.as_ref().and_then(|error| error.kind.clone()) {

@@ -60,6 +60,8 @@ function feed() {
   };
 }
 
+let helpers = Promise.resolve();
+
 // One conversation with the agent under test: a folder, a home, a model server, and the options for the SDK.
 class Session {
   constructor(scope, cwd, home, server, options) {
@@ -127,6 +129,21 @@ class Session {
       });
       return child;
     };
+  }
+  // Calls one of the SDK's session helpers, which read the transcripts of this process' home: one scenario at a time.
+  async helper(fn) {
+    const mine = helpers.then(async () => {
+      const before = process.env.CLAUDE_CONFIG_DIR;
+      process.env.CLAUDE_CONFIG_DIR = join(this.home, ".claude");
+      try {
+        return await fn();
+      } finally {
+        if (before === undefined) delete process.env.CLAUDE_CONFIG_DIR;
+        else process.env.CLAUDE_CONFIG_DIR = before;
+      }
+    });
+    helpers = mine.catch(() => {});
+    return mine;
   }
   // A frame that the agent wrote or will write.
   frame(wanted) {

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { MODEL, all, assert, bash, blocks, call, find, kind, lab, nanos, resultsIn, scenario, text, told, toolResults } from "./lib.mjs";
-import { createSdkMcpServer, tool } from "../sdk/node_modules/@anthropic-ai/claude-agent-sdk/sdk.mjs";
+import { createSdkMcpServer, getSessionInfo, tool } from "../sdk/node_modules/@anthropic-ai/claude-agent-sdk/sdk.mjs";
 import { z } from "../sdk/node_modules/zod/index.js";
 
 const touch = (name) => bash(`touch ${name}`);
@@ -191,7 +191,7 @@ scenario("cwd", "1.1 cwd", async (t) => {
   assert.equal(find(messages, "user").tool_use_result.stdout.trim(), s.cwd);
 });
 
-scenario("debugFile: a log is written there", ["1.1 debug", "1.1 debugFile"], async (t) => {
+scenario("debugFile: a log is written there", "1.1 debugFile", async (t) => {
   const s = await t.session({ options: ({ home }) => ({ debug: true, debugFile: join(home, "debug.log") }) });
   await s.ok();
   assert.ok(existsSync(join(s.home, "debug.log")));
@@ -612,4 +612,187 @@ scenario("verbatimPrompts: a slash is a slash", "1.1 verbatimPrompts", async (t)
   assert.equal(bodies.length, 1);
   assert.match(told(bodies[0]), /\/context/);
   assert.equal(result.num_turns, 1);
+});
+
+scenario("debug: on, and the turn is the same", "1.1 debug", async (t) => {
+  const s = await t.session({ options: { debug: true } });
+  const { result } = await s.ok();
+  assert.deepEqual([result.subtype, result.result], ["success", "Done."]);
+});
+
+scenario("hooks: callbacks by event and matcher", "1.1 hooks", async (t) => {
+  const seen = [];
+  const note = (name) => async (input, id) => (seen.push([name, input.hook_event_name, input.tool_name, typeof id]), {});
+  const s = await t.session({
+    replies: [{ tool_use: [bash("true")] }, { text: "Done." }],
+    options: {
+      allowedTools: ["Bash"],
+      hooks: { PreToolUse: [{ matcher: "Write|Edit", hooks: [note("a")] }, { matcher: "Bash", hooks: [note("b"), note("c")] }, { hooks: [note("d")] }] },
+    },
+  });
+  await s.ok();
+  assert.deepEqual(seen.sort(), ["b", "c", "d"].map((name) => [name, "PreToolUse", "Bash", "string"]));
+});
+
+const commandHook = (event, command, matcher) => ({ hooks: { [event]: [{ ...(matcher ? { matcher } : {}), hooks: [{ type: "command", command }] }] } });
+
+scenario("includeHookEvents: command hooks are seen", ["1.1 includeHookEvents", "1.3 system/hook_started", "1.3 system/hook_response"], async (t) => {
+  const seen = async (includeHookEvents) => {
+    const s = await t.session({
+      replies: [{ tool_use: [bash("true")] }, { text: "Done." }],
+      options: { allowedTools: ["Bash"], includeHookEvents, settings: commandHook("PreToolUse", "cat >/dev/null; echo said; echo more >&2", "Bash") },
+    });
+    const { messages } = await s.ok();
+    return messages.filter((message) => /^hook_(started|response)$/.test(message.subtype));
+  };
+  assert.deepEqual(await seen(false), []);
+  const [started, response, ...more] = await seen(true);
+  assert.equal(more.length, 0);
+  assert.deepEqual([started.subtype, started.hook_name, started.hook_event], ["hook_started", "PreToolUse:Bash", "PreToolUse"]);
+  assert.deepEqual([response.subtype, response.hook_id, response.hook_name], ["hook_response", started.hook_id, "PreToolUse:Bash"]);
+  assert.deepEqual([response.exit_code, response.outcome, response.stdout, response.stderr], [0, "success", "said\n", "more\n"]);
+});
+
+scenario("perTaskStopAffordance: an interrupt spares what runs behind", "1.1 perTaskStopAffordance", async (t) => {
+  const s = await t.session({
+    replies: [
+      { tool_use: [bash("echo $$ > pid; exec sleep 600", { run_in_background: true })] },
+      { text: "I will never end", hold: true },
+      { text: "Noted.", repeat: true },
+    ],
+    options: { ...bypass, perTaskStopAffordance: true, includePartialMessages: true },
+  });
+  const live = s.live();
+  live.send("first");
+  const { task_id } = await live.until("system/task_started");
+  await live.until((message) => message.type === "stream_event" && message.event.delta?.text?.includes("never"));
+  while (!s.has("pid") || s.read("pid").trim() === "") await new Promise((resolve) => setTimeout(resolve, 5));
+  await live.query.interrupt();
+  await live.result();
+  process.kill(Number(s.read("pid")), 0);
+  await live.query.stopTask(task_id);
+  await live.until("system/task_notification");
+  await live.end();
+});
+
+scenario("plugins: a local one, its command", ["1.1 plugins"], async (t) => {
+  const s = await t.session({
+    files: {
+      "home/fruit/.claude-plugin/plugin.json": { name: "fruit", version: "1.0.0", description: "Fruit" },
+      "home/fruit/commands/peel.md": "---\ndescription: Peels\n---\nPeel the MANGO.\n",
+    },
+    options: ({ home }) => ({ plugins: [{ type: "local", path: join(home, "fruit") }] }),
+  });
+  const { init, bodies } = await s.ok("/fruit:peel");
+  assert.ok(init.plugins.some((plugin) => plugin.name === "fruit"), JSON.stringify(init.plugins));
+  assert.ok(init.slash_commands.includes("fruit:peel"));
+  assert.match(told(bodies[0]), /Peel the MANGO\./);
+});
+
+scenario("projectConfigRoot: the project's settings come from there", "1.1 projectConfigRoot", async (t) => {
+  const s = await t.session({
+    files: {
+      "home/trunk/.claude/settings.json": { permissions: { deny: ["Bash(touch:*)"] } },
+      ".claude/settings.json": { permissions: { deny: ["Bash(mkdir:*)"] } },
+    },
+    replies: [{ tool_use: [touch("made")] }, { tool_use: [bash("mkdir other")] }, { text: "Done." }],
+    options: ({ home }) => ({ ...bypass, settingSources: ["project"], projectConfigRoot: join(home, "trunk") }),
+  });
+  await s.ok();
+  assert.deepEqual([s.has("made"), s.has("other")], [false, true]);
+});
+
+scenario("promptSuggestions: one after the second turn", ["1.1 promptSuggestions", "1.3 prompt_suggestion"], async (t) => {
+  const s = await t.session({ replies: [{ text: "One." }, { text: "Two." }, { text: "peel the pears too" }], options: { promptSuggestions: true } });
+  const live = s.live();
+  await live.say("peel the plums");
+  await live.say("and the apples");
+  const { suggestion } = await live.until("prompt_suggestion");
+  assert.equal(suggestion, "peel the pears too");
+  await live.end();
+});
+
+scenario("resumeDropsTurn: what else would be lost refuses the resume", "1.1 resumeDropsTurn", async (t) => {
+  const s = await t.session({ replies: [{ text: "One." }, { text: "Two." }, { text: "Three." }] });
+  const uuid = "55555555-5555-4555-8555-555555555555";
+  const live = s.live();
+  await live.say("the first thing");
+  const at = find(live.messages, "assistant").uuid;
+  await live.say("the second thing", { uuid });
+  await live.end();
+  const resume = find(live.messages, "system/init").session_id;
+  const refused = await s.turn("the third thing", { resume, resumeSessionAt: at, resumeDropsTurn: randomUUID() });
+  assert.equal(refused.result.subtype, "error_during_execution");
+  assert.match(refused.result.errors[0], /^Resume rejected by --resume-drops-turn:/);
+  const { result, bodies } = await s.ok("the third thing", { resume, resumeSessionAt: at, resumeDropsTurn: uuid });
+  assert.equal(result.is_error, false);
+  assert.ok(!told(bodies.at(-1)).includes("the second thing") && told(bodies.at(-1)).includes("the first thing"));
+});
+
+scenario("sessionStore: the conversation is mirrored and taken up again", ["1.1 sessionStore", "1.3 transcript_mirror"], async (t) => {
+  const kept = new Map();
+  const name = ({ projectKey, sessionId, subpath }) => [projectKey, sessionId, subpath].join("/");
+  const sessionStore = {
+    append: async (key, entries) => void kept.set(name(key), [...(kept.get(name(key)) ?? []), ...entries]),
+    load: async (key) => kept.get(name(key)) ?? null,
+  };
+  const s = await t.session({ wire: true, replies: [{ text: "One." }, { text: "Two." }], options: { sessionStore } });
+  const { result } = await s.ok("the first thing");
+  const [entries] = [...kept.values()];
+  assert.ok(entries.some((entry) => entry.type === "user") && entries.some((entry) => entry.type === "assistant"));
+  assert.ok(s.frames.some((frame) => frame.type === "transcript_mirror" && frame.entries.length > 0));
+  const fresh = await s.ok("the second thing", { resume: result.session_id });
+  assert.match(told(fresh.bodies[1]), /the first thing/);
+});
+
+scenario("title: the session has it", "1.1 title", async (t) => {
+  const s = await t.session({ options: { title: "Plums and pears" } });
+  const { result } = await s.ok();
+  const info = await s.helper(() => getSessionInfo(result.session_id, { dir: s.cwd }));
+  assert.equal(info.customTitle ?? info.summary, "Plums and pears");
+});
+
+scenario("toolConfig and AskUserQuestion: the host's answers", "1.1 toolConfig", async (t) => {
+  const question = {
+    question: "Which fruit?",
+    header: "Fruit",
+    multiSelect: false,
+    options: [{ label: "Plum", description: "blue", preview: "<b>plum</b>" }, { label: "Pear", description: "green", preview: "<b>pear</b>" }],
+  };
+  const asked = [];
+  const s = await t.session({
+    replies: [{ tool_use: [call("AskUserQuestion", { questions: [question] })] }, { text: "Done." }],
+    options: {
+      toolConfig: { askUserQuestion: { previewFormat: "html" } },
+      canUseTool: async (name, input) => {
+        asked.push([name, input.questions[0].options.map((option) => option.preview)]);
+        return { behavior: "allow", updatedInput: { ...input, answers: { "Which fruit?": "Pear" } } };
+      },
+    },
+  });
+  const { messages, bodies } = await s.ok();
+  assert.deepEqual(asked, [["AskUserQuestion", ["<b>plum</b>", "<b>pear</b>"]]]);
+  assert.deepEqual(find(messages, "user").tool_use_result.answers, { "Which fruit?": "Pear" });
+  assert.match(text(resultsIn(bodies[1])[0].content), /Pear/);
+});
+
+scenario("onUserDialog: supported kinds are declared, and nothing is asked", "1.1 onUserDialog", async (t) => {
+  const s = await t.session({ wire: true, options: { supportedDialogKinds: ["some_kind"], onUserDialog: async () => assert.fail("nothing to ask") } });
+  const { result } = await s.ok();
+  assert.equal(result.result, "Done.");
+});
+
+scenario("sandbox: where it cannot be had, failIfUnavailable says so", "1.1 sandbox", async (t) => {
+  const s = await t.session({ options: { sandbox: { enabled: true, bwrapPath: "/no/such/bwrap" } }, env: { PATH: "/nowhere" } });
+  const { result, error } = await s.turn("go");
+  assert.ok(error, JSON.stringify(result));
+});
+
+scenario("pathToClaudeCodeExecutable and spawnClaudeCodeProcess: what is started", ["1.1 pathToClaudeCodeExecutable", "1.1 spawnClaudeCodeProcess"], async (t) => {
+  const s = await t.session({ wire: true });
+  const { init } = await s.ok();
+  assert.deepEqual(s.args.slice(0, 2), ["--output-format", "stream-json"]);
+  assert.equal(s.child.spawnfile, process.env.AGENT);
+  assert.match(init.claude_code_version, /^\d+\.\d+\.\d+/);
+  assert.equal(await s.exited, 0);
 });

@@ -52,6 +52,8 @@ pub struct Args {
     pub betas: Vec<String>,
     pub effort: Option<String>,
     pub thinking: Thinking,
+    pub thinking_display: Option<String>,
+    pub task_budget: Option<u64>,
     pub include_partial_messages: bool,
     pub session_id: Option<String>,
     /// `--resume`: the id as it was given, whatever it is.

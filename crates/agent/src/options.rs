@@ -101,6 +101,11 @@ pub struct Options {
     pub api: ApiConfig,
     /// Whether, and how much, the model thinks.
     pub thinking: Thinking,
+    /// How much of the thinking is shown (`summarized`, `omitted`); `None`: as the API does by itself. Holds where
+    /// `thinking` is adaptive or a budget.
+    pub thinking_display: Option<String>,
+    /// The tokens that the model is told to get by with, in a turn as a whole; passed to the API.
+    pub task_budget: Option<u64>,
     /// `low`, `medium`, `high`, `xhigh` or `max`; passed to the API.
     pub effort: Option<String>,
     /// The most tokens of one reply; default: what the model can do, at most 32,000.
@@ -164,6 +169,8 @@ impl Default for Options {
             tool_limits: ToolLimits::default(),
             api: ApiConfig::default(),
             thinking: Thinking::default(),
+            thinking_display: None,
+            task_budget: None,
             effort: None,
             max_output_tokens: None,
             include_partial_messages: false,

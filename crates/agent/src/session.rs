@@ -65,6 +65,8 @@ pub(crate) struct Setup {
     pub(crate) home: Option<PathBuf>,
     pub(crate) additional_directories: Vec<PathBuf>,
     pub(crate) thinking: Thinking,
+    pub(crate) thinking_display: Option<String>,
+    pub(crate) task_budget: Option<u64>,
     pub(crate) effort: Option<String>,
     pub(crate) max_output_tokens: Option<u64>,
     /// The models that take the place of one that fails, in their order.
@@ -431,6 +433,8 @@ async fn set_up(options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error
         home: options.home,
         additional_directories,
         thinking: options.thinking,
+        thinking_display: options.thinking_display,
+        task_budget: options.task_budget,
         effort: options.effort,
         max_output_tokens: options.max_output_tokens,
         fallback_models: resolved(&options.fallback_models),

@@ -13,6 +13,8 @@ use crate::servers::Servers;
 
 /// Lets a request say how hard the model tries. source: the protocol reference, section 2.11.
 const EFFORT_BETA: &str = "effort-2025-11-24";
+/// Lets a request say how many tokens the model is to get by with. source: observed of the official CLI.
+const TASK_BUDGET_BETA: &str = "task-budgets-2026-03-13";
 
 /// How a query is set up, and what of it the host may still say.
 pub struct Setup {
@@ -57,6 +59,7 @@ impl Setup {
         let mut api = environment.api;
         let effort = args.effort.take().or(environment.effort);
         args.betas.extend(effort.as_ref().map(|_| EFFORT_BETA.to_owned()));
+        args.betas.extend(args.task_budget.map(|_| TASK_BUDGET_BETA.to_owned()));
         if !args.betas.is_empty() {
             api.headers.push(("anthropic-beta".to_owned(), args.betas.join(",")));
         }
@@ -82,6 +85,8 @@ impl Setup {
             tool_limits: environment.tool_limits,
             api,
             thinking: thinking(args.thinking, environment.max_thinking_tokens),
+            thinking_display: args.thinking_display.take(),
+            task_budget: args.task_budget,
             effort,
             max_output_tokens: environment.max_output_tokens,
             include_partial_messages: args.include_partial_messages,

@@ -192,7 +192,9 @@ impl Session {
                     tools: &setup.definitions,
                     history,
                     thinking,
+                    thinking_display: setup.thinking_display.as_deref(),
                     effort: effort.as_deref(),
+                    task_budget: setup.task_budget,
                     session_id: &setup.out.session_id,
                 })
             };

@@ -33,3 +33,5 @@ mod support;
 mod transcripts;
 #[path = "it/turns.rs"]
 mod turns;
+#[path = "it/wire.rs"]
+mod wire;

@@ -142,9 +142,9 @@ const FLAGS: &[Flag] = &[
     harmless("strict-mcp-config", Takes::Nothing),
     text("system-prompt", |args, value| args.system_prompt = Some(value.to_owned())),
     text("system-prompt-file", |args, value| args.system_prompt_file = Some(value.into())),
-    not_built("task-budget", Takes::Value),
+    value("task-budget", |args, given| given.at_least_one().map(|tokens| args.task_budget = Some(tokens))),
     value("thinking", |args, given| given.choice(&THINKING).map(|thinking| args.thinking = thinking)),
-    harmless("thinking-display", Takes::Value),
+    value("thinking-display", |args, given| given.choice(&DISPLAYS).map(|shown| args.thinking_display = Some(shown.to_owned()))),
     text("tools", |args, value| args.tools = tools(value)),
     harmless("verbose", Takes::Nothing),
 ];
@@ -155,6 +155,7 @@ const EFFORTS: [(&str, &str); 5] =
 const INPUTS: [(&str, bool); 2] = [("text", false), ("stream-json", true)];
 const OUTPUTS: [(&str, OutputFormat); 3] =
     [("text", OutputFormat::Text), ("json", OutputFormat::Json), ("stream-json", OutputFormat::StreamJson)];
+const DISPLAYS: [(&str, &str); 2] = [("summarized", "summarized"), ("omitted", "omitted")];
 const THINKING: [(&str, Thinking); 2] = [("adaptive", Thinking::Adaptive), ("disabled", Thinking::Disabled)];
 
 fn budget(tokens: u64) -> Thinking {

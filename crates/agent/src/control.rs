@@ -25,6 +25,7 @@ mod initialize;
 mod models;
 mod read;
 mod request;
+mod servers;
 mod settings;
 mod steer;
 mod usage;
@@ -296,7 +297,8 @@ impl Front {
             if self.setup.ask_host {
                 options.can_use_tool = Some(self.host.can_use_tool());
             }
-            self.setup.servers.install(&self.host, &mut options);
+            options.on_elicitation = Some(self.host.elicitation());
+            self.setup.servers.install(Some(&self.host), &mut options);
             query(Prompt::Open, options)
         })
     }

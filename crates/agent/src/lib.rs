@@ -39,8 +39,8 @@ pub use error::Error;
 pub use frames::PROTOCOL_VERSION;
 pub use hook::{Hook, HookEvent, HookFailure, HookInput, HookOutput, Hooks, OnFailure};
 pub use mcp::{
-    Elicitation, Elicited, Mcp, McpChanges, McpHost, McpManifest, McpServer, McpSource, McpTransport,
-    OnElicitation,
+    Elicitation, Elicited, Mcp, McpChanges, McpConfigError, McpHost, McpManifest, McpServer, McpSource,
+    McpTransport, OnElicitation,
 };
 pub use options::{
     ApiConfig, ApiKey, AutoCompact, Endpoint, Options, RetryPolicy, SystemPrompt, Thinking, ToolSet,

@@ -7,6 +7,7 @@ mod control;
 mod env;
 mod host;
 mod kept;
+mod launch;
 mod lines;
 mod servers;
 mod settings;
@@ -37,6 +38,10 @@ const MAX_PROMPT_BYTES: u64 = 10 * 1024 * 1024;
 const TERMINATED: u8 = 143;
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == launch::WORD) {
+        return launch::become_server(words);
+    }
     // Its memory and environment hold the key, and its tools run as the same user.
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         eprintln!("warning: this process could not be closed to its tools: {error}");
@@ -123,6 +128,7 @@ async fn serve(args: Args, mut setup: Setup, wish: Wish) -> Result<ExitCode, Com
             Some(prompt) => prompt,
             None => prompt_from_stdin().await?,
         };
+        setup.servers.install(None, &mut setup.options);
         let mut answer = Answer::begin(prompt, setup.options, args.output, output);
         let ended = tokio::select! {
             biased;

@@ -12,7 +12,7 @@ use wardian_protocol::NanoUsd;
 use crate::checkpoint::Checkpoints;
 use crate::command::CustomCommand;
 use crate::hook::Hooks;
-use crate::mcp::{self, McpServer, OnElicitation, ToolSearch};
+use crate::mcp::{self, McpConfigError, McpServer, OnElicitation, ToolSearch};
 use crate::memory::MemoryFile;
 use crate::permission::{CanUseTool, SettingsFiles};
 use crate::subagent::AgentDefinition;
@@ -56,6 +56,8 @@ pub struct Options {
     pub agent: Option<String>,
     /// Servers of tools: programs, addresses, or the caller's own.
     pub mcp_servers: Vec<McpServer>,
+    /// Servers that were left out of `mcp_servers`, and why: `system/init` tells.
+    pub mcp_config_errors: Vec<McpConfigError>,
     /// Asks the user what servers want to know. Without it they are declined.
     pub on_elicitation: Option<OnElicitation>,
     /// What starts the servers' programs in their place, a command that takes the program and its arguments and becomes
@@ -148,6 +150,7 @@ impl Default for Options {
             agents: BTreeMap::new(),
             agent: None,
             mcp_servers: Vec::new(),
+            mcp_config_errors: Vec::new(),
             on_elicitation: None,
             mcp_launcher: Vec::new(),
             tool_search: ToolSearch::default(),

@@ -19,7 +19,7 @@ use crate::frames::Out;
 use crate::hook::SessionHooks;
 use crate::mcp::Mcp;
 use crate::meter::Meter;
-use crate::offer::{self, ServerTools};
+use crate::offer::ServerTools;
 use crate::permission::SettingsFiles;
 use crate::prompt::{self, Opening};
 use crate::query::{Command, text_prompt};
@@ -413,7 +413,7 @@ async fn set_up(options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error
         within: Within::default(),
     };
     out.cwd.clone_from(&context.cwd);
-    let servers = ServerTools::new(mcp, options.tool_search, options.tools.clone());
+    let servers = ServerTools::new(mcp, &options);
     Ok(Setup {
         system: prompt::system(&options, &context, &additional_directories, (out.clock)()),
         opening: Opening::new(&options, &context, &additional_directories, (out.clock)()),
@@ -472,7 +472,7 @@ fn offered(options: &Options, policy: &Policy) -> Result<Vec<Offered>, Error> {
     let mut chosen: Vec<Arc<dyn Tool>> = tools::builtin();
     if let ToolSet::Only(names) = &options.tools {
         let is_known = |name: &&String| {
-            offer::NAMES.contains(&name.as_str()) || chosen.iter().any(|tool| tool.name() == *name)
+            tools::FOR_SERVERS.contains(&name.as_str()) || chosen.iter().any(|tool| tool.name() == *name)
         };
         if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
             return Err(Error::UnknownTool(unknown.clone()));

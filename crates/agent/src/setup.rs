@@ -9,6 +9,7 @@ use wardian_agent::{
 
 use crate::args::{Args, Complaint};
 use crate::env::Environment;
+use crate::launch;
 use crate::servers::Servers;
 
 /// Lets a request say how hard the model tries. source: the protocol reference, section 2.11.
@@ -83,6 +84,9 @@ impl Setup {
             env,
             home: environment.home,
             tool_limits: environment.tool_limits,
+            mcp_launcher: launch::launcher(),
+            tool_search: environment.tool_search,
+            max_mcp_output_chars: environment.max_mcp_output_chars.unwrap_or(defaults.max_mcp_output_chars),
             api,
             thinking: thinking(args.thinking, environment.max_thinking_tokens),
             thinking_display: args.thinking_display.take(),
@@ -138,8 +142,9 @@ impl Setup {
 fn built(asked: ToolSet) -> ToolSet {
     let ToolSet::Only(names) = asked else { return asked };
     let known = tools::builtin();
-    let (there, missing): (Vec<String>, Vec<String>) =
-        names.into_iter().partition(|name| known.iter().any(|tool| tool.name() == name));
+    let (there, missing): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| {
+        tools::FOR_SERVERS.contains(&name.as_str()) || known.iter().any(|tool| tool.name() == name)
+    });
     if !missing.is_empty() {
         eprintln!("warning: wardian-agent has no tool {}", missing.join(", "));
     }

@@ -31,6 +31,9 @@ pub use self::grep::Grep;
 pub use self::read::Read;
 pub use self::write::Write;
 
+/// The tools that a session has only where there are tool servers.
+pub const FOR_SERVERS: [&str; 3] = [mcp_resources::LIST, mcp_resources::READ, tool_search::NAME];
+
 /// Returns all built-in tools, made for one session.
 #[must_use]
 pub fn builtin() -> Vec<Arc<dyn Tool>> {

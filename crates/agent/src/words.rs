@@ -58,6 +58,22 @@ pub(crate) fn server_failed(server: &str, error: &str) -> String {
     format!("The tool server {:?} gave no result: {error}", shortened(server))
 }
 
+/// Answers a call to an MCP server that gave more than the model gets.
+pub(crate) fn server_said_too_much(
+    chars: usize,
+    most: usize,
+    kept_at: Option<&Path>,
+    beginning: &str,
+) -> String {
+    let kept = match kept_at {
+        Some(path) => format!("All of it is in {}; read or search the parts that you need.", path.display()),
+        None => "It could not be kept.".to_owned(),
+    };
+    format!(
+        "Error: the result has {chars} characters, and at most {most} are shown. {kept} It begins:\n{beginning}"
+    )
+}
+
 /// Answers a call to an MCP server that took too long.
 pub(crate) fn server_late(server: &str, patience: Option<std::time::Duration>) -> String {
     let seconds = patience.unwrap_or_default().as_secs_f64();

@@ -25,6 +25,8 @@ mod permissions;
 mod process;
 #[path = "it/restarts.rs"]
 mod restarts;
+#[path = "it/servers.rs"]
+mod servers;
 #[path = "it/steering.rs"]
 mod steering;
 #[path = "it/support.rs"]

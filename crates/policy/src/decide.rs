@@ -8,8 +8,17 @@ use crate::rule::Specifier;
 use crate::{PermissionMode, Rule, bash, files};
 
 /// Tools that touch nothing but the session itself.
-const HARMLESS: &[&str] =
-    &["StructuredOutput", "TaskCreate", "TaskGet", "TaskList", "TaskUpdate", "TodoWrite", "ToolSearch"];
+const HARMLESS: &[&str] = &[
+    "ListMcpResourcesTool",
+    "ReadMcpResourceTool",
+    "StructuredOutput",
+    "TaskCreate",
+    "TaskGet",
+    "TaskList",
+    "TaskUpdate",
+    "TodoWrite",
+    "ToolSearch",
+];
 
 /// What decides: the mode, the rules, and where files may be touched.
 #[derive(Clone, Debug, Default)]

@@ -101,7 +101,7 @@ const FLAGS: &[Flag] = &[
     text("allowed-tools", |args, value| args.allowed_tools.extend(split_rules(value))),
     text("append-system-prompt", |args, value| args.append_system_prompt = not_empty(value)),
     text("append-system-prompt-file", |args, value| args.append_system_prompt_file = Some(value.into())),
-    not_built("await-initialize", Takes::Nothing),
+    switch("await-initialize", |args| args.servers.await_initialize = true),
     harmless("bare", Takes::Nothing),
     text("betas", |args, value| args.betas.extend(split_rules(value))),
     switch("continue", |args| args.resume_newest = true),
@@ -139,7 +139,7 @@ const FLAGS: &[Flag] = &[
     // Nothing is loaded from settings files, so an empty list changes nothing.
     value("setting-sources", |_, given| if given.value.is_empty() { Ok(()) } else { Err(given.not_built()) }),
     text("settings", |args, value| args.settings = not_empty(value)),
-    harmless("strict-mcp-config", Takes::Nothing),
+    switch("strict-mcp-config", |args| args.servers.strict = true),
     text("system-prompt", |args, value| args.system_prompt = Some(value.to_owned())),
     text("system-prompt-file", |args, value| args.system_prompt_file = Some(value.into())),
     value("task-budget", |args, given| given.at_least_one().map(|tokens| args.task_budget = Some(tokens))),

@@ -20,12 +20,15 @@ impl Front {
     /// Takes the host's set-up in. Once the query has begun it is read and answered: what it began with stays.
     pub(super) fn initialize(&mut self, asked: Asked) -> Done {
         let initialize: Initialize = asked.read()?;
-        let parked = self.setup.servers.add_initialize(&initialize.extra)?;
+        let servers = self.setup.servers.add_initialize(&initialize.extra, self.query.is_none())?;
         set_up(&mut self.setup, &self.host, initialize)?;
         self.initialized = true;
         let mut description = self.description();
-        if !parked.is_null() {
-            description["sdk_mcp_manifests_parked"] = parked;
+        if !servers.parked.is_null() {
+            description["sdk_mcp_manifests_parked"] = servers.parked;
+        }
+        if let Some(applied) = servers.applied {
+            description["mcp_servers_applied"] = applied.into();
         }
         let waiting = ["pending_permission_requests", "pending_user_dialog_requests"];
         let more = waiting.map(|name| (name.to_owned(), json!([])));

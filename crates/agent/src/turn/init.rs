@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::Turn;
 use crate::authorise::lock;
 use crate::frames::PROTOCOL_VERSION;
+use crate::mcp::McpConfigError;
 use crate::session::Session;
 
 /// What of the protocol's additions holds here; hosts look for the names.
@@ -16,6 +17,8 @@ const CAPABILITIES: &[&str] = &[
     "msg_lifecycle_v1",
     "request_marker_lists_v1",
     "sdk_mcp_manifests",
+    "sdk_mcp_tools_list_changed",
+    "mcp_read_resource_v1",
 ];
 
 impl Session {
@@ -55,6 +58,9 @@ impl Session {
             "ultrathink_typed_raises": false,
             "view_mode": "default",
         });
+        if !setup.servers.skipped.is_empty() {
+            fields["mcp_server_errors"] = setup.servers.skipped.iter().map(McpConfigError::row).collect();
+        }
         if !turn.spending.prompts.is_empty() {
             fields["user_message_uuids"] = turn.spending.prompts.clone().into();
         }

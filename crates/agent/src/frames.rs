@@ -81,18 +81,41 @@ impl Out {
 
     /// Says in the model's place what went wrong.
     pub(crate) async fn synthetic(&self, text: &str, stop_reason: &str, more: JsonMap) {
-        let message = wardian_protocol::Message {
-            id: uuid(),
-            kind: "message".to_owned(),
-            role: Role::Assistant,
-            model: "<synthetic>".to_owned(),
-            content: vec![ContentBlock::text(text)],
-            stop_reason: Some(stop_reason.to_owned()),
-            stop_sequence: Some(String::new()),
-            usage: crate::meter::unused(),
-            extra: JsonMap::from_iter([("context_management".to_owned(), Value::Null)]),
-        };
+        let message =
+            wardian_protocol::Message { stop_sequence: Some(String::new()), ..nobodys(text, stop_reason) };
         self.assistant(message, more).await;
+    }
+
+    /// Gives what a command came to as the model's words. It is no part of the conversation.
+    pub(crate) async fn local_output(&self, text: &str, more: Value) {
+        let mut extra = self.stamped();
+        if let Value::Object(more) = more {
+            extra.extend(more);
+        }
+        let message = AssistantMessage {
+            message: nobodys(text, "end_turn"),
+            parent_tool_use_id: None,
+            error: None,
+            uuid: Some(uuid()),
+            session_id: Some(self.session_id.clone()),
+            extra,
+        };
+        self.send(Message::Assistant(Box::new(message))).await;
+    }
+
+    /// Gives what a command came to as what the user sees. It is kept already.
+    pub(crate) async fn replayed(&self, content: Vec<ContentBlock>, uuid: &str) {
+        let mut extra = self.stamped();
+        extra.insert("isReplay".to_owned(), true.into());
+        let message = UserMessage {
+            message: MessageParam::new(Role::User, content),
+            parent_tool_use_id: None,
+            tool_use_result: None,
+            uuid: Some(uuid.to_owned()),
+            session_id: Some(self.session_id.clone()),
+            extra,
+        };
+        self.send(Message::User(message)).await;
     }
 
     pub(crate) async fn user(
@@ -190,6 +213,21 @@ impl Out {
 
     pub(crate) fn timestamp(&self) -> String {
         format!("{:.3}", (self.clock)())
+    }
+}
+
+/// A reply that no model gave.
+fn nobodys(text: &str, stop_reason: &str) -> wardian_protocol::Message {
+    wardian_protocol::Message {
+        id: uuid(),
+        kind: "message".to_owned(),
+        role: Role::Assistant,
+        model: "<synthetic>".to_owned(),
+        content: vec![ContentBlock::text(text)],
+        stop_reason: Some(stop_reason.to_owned()),
+        stop_sequence: None,
+        usage: crate::meter::unused(),
+        extra: JsonMap::from_iter([("context_management".to_owned(), Value::Null)]),
     }
 }
 

@@ -5,10 +5,11 @@ mod call;
 pub mod checkpoint;
 mod client;
 pub mod command;
+mod compact;
+mod context;
 pub mod error;
 mod execute;
 mod frames;
-#[expect(dead_code, reason = "what reads agents, skills and commands comes next")]
 mod frontmatter;
 pub mod hook;
 pub mod mcp;

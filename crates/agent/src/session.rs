@@ -15,6 +15,8 @@ use wardian_protocol::{MessageParam, NanoUsd};
 
 use crate::authorise::{Live, lock, resolve};
 use crate::client::Client;
+use crate::command::CustomCommand;
+use crate::compact::Fill;
 use crate::frames::Out;
 use crate::hook::SessionHooks;
 use crate::mcp::Mcp;
@@ -30,8 +32,8 @@ use crate::transcript::{self, Conversation, Found, OpenReply};
 use crate::turn::Cause;
 use crate::view::View;
 use crate::{
-    CanUseTool, Error, Interrupted, Message, Options, Prompt, RetryPolicy, Thinking, ToolSet, UserMessage,
-    random, tools,
+    AutoCompact, CanUseTool, Error, Interrupted, Message, Options, Prompt, RetryPolicy, Thinking, ToolSet,
+    UserMessage, random, tools,
 };
 
 /// Prompts that may wait.
@@ -57,6 +59,8 @@ pub(crate) struct Setup {
     pub(crate) system: Vec<String>,
     /// What opens the conversation.
     pub(crate) opening: Opening,
+    pub(crate) auto_compact: AutoCompact,
+    pub(crate) commands: Arc<[CustomCommand]>,
     pub(crate) hooks: SessionHooks,
     pub(crate) can_use_tool: Option<CanUseTool>,
     pub(crate) settings_files: SettingsFiles,
@@ -117,7 +121,9 @@ pub(crate) struct Session {
     /// The reply that a turn before a restart did not get past.
     pub(crate) open: Option<OpenReply>,
     /// What the conversation had cost before this query.
-    carried: NanoUsd,
+    pub(crate) carried: NanoUsd,
+    /// What the query had cost before the conversation was cleared.
+    pub(crate) spent_before: NanoUsd,
     pub(crate) results: u64,
     /// What was used when the last result was given.
     pub(crate) reported: BTreeMap<String, ModelUsage>,
@@ -127,6 +133,10 @@ pub(crate) struct Session {
     last: Option<(String, Option<Message>)>,
     /// Nothing was said yet.
     pub(crate) is_new: bool,
+    /// How full the context window is.
+    pub(crate) fill: Fill,
+    /// The prompt that has no reply yet: its id, and where it begins in the last message.
+    pub(crate) waiting_prompt: Option<(String, usize)>,
 }
 
 /// Runs a query until it has no more prompts, or is cancelled.
@@ -189,17 +199,20 @@ impl Session {
             history,
             open,
             carried,
+            spent_before: NanoUsd::ZERO,
             results: 0,
             reported,
             prompts: prompts.into_iter().collect(),
             last,
             is_new,
+            fill: Fill::default(),
+            waiting_prompt: None,
         }
     }
 
     /// What this query has cost.
     pub(crate) fn spent(&self) -> NanoUsd {
-        self.setup.meter().total().saturating_sub(self.carried)
+        self.setup.meter().total().saturating_sub(self.carried) + self.spent_before
     }
 
     /// What a prompt begins. One that was taken already, before a restart maybe, begins nothing again: its turn is
@@ -416,6 +429,7 @@ async fn set_up(options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error
     let servers = ServerTools::new(mcp, &options);
     Ok(Setup {
         system: prompt::system(&options, &context, &additional_directories, (out.clock)()),
+        auto_compact: options.auto_compact,
         opening: Opening::new(&options, &context, &additional_directories, (out.clock)()),
         tasks: Tasks::new(out.clone(), &context.output_dir),
         hooks: SessionHooks::new(options.hooks, &out, &live, options.effort.as_deref()),
@@ -441,6 +455,7 @@ async fn set_up(options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error
         include_partial_messages: options.include_partial_messages,
         state_events: options.session_state_events,
         api_key_source: options.api_key_source,
+        commands: options.commands.into(),
         waiting: Arc::default(),
         servers,
     })

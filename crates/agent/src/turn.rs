@@ -11,6 +11,7 @@ use wardian_protocol::{ContentBlock, MessageParam, Role};
 
 use crate::authorise::lock;
 use crate::call::{Called, Whole, call_model, hooks_on};
+use crate::command::Local;
 use crate::execute::{Deferred, Past, ToolsEnd, run_tools};
 use crate::frames::presentable;
 use crate::meter::{add_usage, no_usage};
@@ -19,7 +20,7 @@ use crate::session::Session;
 use crate::spending::Spending;
 use crate::state::{End, Progress, ReplyFacts, Step};
 use crate::transcript::{OpenReply, calls};
-use crate::{UserMessage, random, words};
+use crate::{AutoCompact, UserMessage, random, words};
 
 mod ending;
 mod hooked;
@@ -46,16 +47,18 @@ struct Ahead {
 }
 
 /// What a turn has come to so far.
-struct Turn {
-    progress: Progress,
+pub(crate) struct Turn {
+    pub(crate) progress: Progress,
     spending: Spending,
     denials: Vec<PermissionDenial>,
     /// The text of the last reply: what the turn's result is.
-    result: String,
+    pub(crate) result: String,
     stop_reason: Option<String>,
     api_error: Option<ApiFailure>,
-    /// The model that took the place of one that failed.
-    model: Option<String>,
+    /// The command that this turn is, where the model is not asked.
+    pub(crate) local_command: Option<&'static str>,
+    /// The model of the command that began the turn, or the one that took the place of one that failed.
+    pub(crate) model: Option<String>,
     /// The models that may.
     fallbacks: VecDeque<String>,
     /// How often a reply broke off in the middle.
@@ -82,6 +85,7 @@ impl Session {
             result: String::new(),
             stop_reason: None,
             api_error: None,
+            local_command: None,
             model: None,
             fallbacks: self.setup.fallback_models.clone().into(),
             breaks: 0,
@@ -95,13 +99,21 @@ impl Session {
             turn.spending.prompts.extend(prompt.uuid.clone());
         }
         self.refresh_tools();
+        let cause = match cause {
+            Cause::Prompt(prompt) if let Some(command) = Local::of(&prompt) => {
+                return self.run_local(turn, command, *prompt, stop).await;
+            }
+            cause => cause,
+        };
         let heard = self.show_hooks(&cause, stop).await;
-        self.setup.out.system("init", self.init_fields(&turn)).await;
+        self.give_init(&turn).await;
+        let mut rules = Vec::new();
         let reply = match cause {
             Cause::Restart => self.open.take(),
-            Cause::Prompt(prompt) => {
+            Cause::Prompt(mut prompt) => {
                 if heard.refusal.as_ref().is_none_or(|refusal| refusal.kept) {
                     self.settle().await;
+                    rules = self.expand(&mut turn, &mut prompt).await;
                     self.hear_prompt(*prompt, heard.context).await;
                 }
                 None
@@ -118,10 +130,12 @@ impl Session {
         if self.setup.out.lost().is_some() {
             end = End::Unkept;
         }
+        self.end_command(&rules);
         self.give_result(turn, end).await;
-        if self.setup.state_events {
-            self.setup.out.state("idle").await;
-        }
+    }
+
+    pub(crate) async fn give_init(&self, turn: &Turn) {
+        self.setup.out.system("init", self.init_fields(turn)).await;
     }
 
     /// `reply`: the one that a restart left open.
@@ -131,6 +145,7 @@ impl Session {
             Some(reply) => Some(self.reopen(reply, stop).await),
             None => None,
         };
+        let mut was_too_long = false;
         loop {
             if self.setup.out.lost().is_some() {
                 return End::Unkept;
@@ -141,7 +156,18 @@ impl Session {
                     if let Some(end) = limits.before_call(self.spent()) {
                         return end;
                     }
+                    self.compact_if_full(turn, stop).await;
                     match self.call(turn, stop).await {
+                        Called::Failed(failure)
+                            if failure.is_too_long()
+                                && !std::mem::replace(&mut was_too_long, true)
+                                && self.setup.auto_compact != AutoCompact::Off =>
+                        {
+                            if !self.compact_by_itself(turn, stop).await {
+                                return self.api_error(turn, &failure).await;
+                            }
+                            continue;
+                        }
                         Called::Replied(whole) => Ahead { whole, past: Past::default(), is_known: false },
                         Called::Broken(partial, _) if turn.breaks < MAX_BREAKS => {
                             self.broken(turn, *partial).await;
@@ -177,7 +203,7 @@ impl Session {
         loop {
             self.refresh_tools();
             let Self { setup, history, .. } = self;
-            let model = turn.model.clone().unwrap_or_else(|| lock(&setup.live).model.clone());
+            let model = turn.current_model(setup);
             let (thinking, effort) = {
                 let live = lock(&setup.live);
                 let effort = live.effort.clone().or_else(|| setup.effort.clone());
@@ -265,12 +291,14 @@ impl Session {
             self.remember(&reply.content);
         }
         if !is_known {
+            self.note_fill(&reply.usage);
             self.setup.keep_reply_end(keep, reply.stop_reason.as_deref()).await;
         }
         step
     }
 
     fn remember(&mut self, content: &[ContentBlock]) {
+        self.waiting_prompt = None;
         let content = content.iter().map(presentable).collect();
         self.history.push(MessageParam::new(Role::Assistant, content));
     }
@@ -350,6 +378,8 @@ impl Session {
         }
         // Where it cannot be kept the turn ends before anything is done.
         let _ = self.setup.out.keep_prompt(&uuid, &message, mode).await;
+        let said = self.history.last().filter(|last| last.role == Role::User);
+        self.waiting_prompt = Some((uuid.clone(), said.map_or(0, |last| last.content.len())));
         self.prompts.insert(uuid);
         self.hear(message.content);
         self.be_told(context).await;
@@ -371,7 +401,7 @@ impl Session {
     }
 
     /// Answers the calls that an earlier turn, or a restart, left open: they are not run. Gives how many there were.
-    async fn settle(&mut self) -> u64 {
+    pub(crate) async fn settle(&mut self) -> u64 {
         let mut past = Past::default();
         if let Some(OpenReply { content, started, answered, stop_reason: _ }) = self.open.take() {
             self.history.push(MessageParam::new(Role::Assistant, content));

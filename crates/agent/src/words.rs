@@ -226,6 +226,56 @@ pub(crate) fn spilled(shown: usize, whole: usize, kept_at: Option<&Path>) -> Str
 pub(crate) const INSTRUCTIONS: &str = "The user and the project have written instructions for you in these files. Follow \
     them. Where two of them differ, the later one holds; what the user says in the conversation goes before all.";
 
+/// Stands before a command that was done without the model.
+pub(crate) const LOCAL_COMMAND: &str = "The user gave the program this command; it was done without you, and its output \
+    went to the user. It is no request to you.";
+
+/// What `/compact` says where nothing was said yet.
+pub(crate) const NOTHING_TO_COMPACT: &str = "Error: No messages to compact";
+
+/// Comes before why `/compact` did nothing.
+pub(crate) const NOT_COMPACTED: &str = "Error: the conversation was not compacted: ";
+
+/// Tells the model that what looks like a command is none.
+pub(crate) fn unknown_command(name: &str, known: &str) -> String {
+    format!(
+        "The message below begins with /{name}, which is no command here, so nothing was done. Take it as a plain message. \
+         The commands are: /{known}."
+    )
+}
+
+/// Asks for a summary that takes the conversation's place.
+pub(crate) fn sum_up(instructions: &str) -> String {
+    let mut text = "\
+The conversation is about to be replaced by a summary that you write now, because its window is nearly full or the user \
+asked for it. Call no tools; answer with text only. Whoever goes on has nothing but your summary, so put into it all that \
+is needed to go on without asking again:
+1. What the user wants: every request, in the user's own words where they matter, and what was said about how to do it.
+2. What is known: facts found out, decisions and their reasons, names, paths, commands, numbers, exact wording of errors.
+3. Files: each that was read or changed and still matters, with what is in it that matters and what was changed.
+4. What went wrong and how it was mended, and what the user corrected.
+5. Where the work stands: what is done and checked, what is half done, what is left.
+6. The very next step, if there is one.
+Put the summary between <summary> and </summary>."
+        .to_owned();
+    if !instructions.trim().is_empty() {
+        text.push_str(&format!("\n\nFor this summary the user says besides:\n{instructions}"));
+    }
+    text
+}
+
+/// Takes the place of what was said.
+pub(crate) fn summed_up(summary: &str, is_under_way: bool) -> String {
+    let mut text = format!(
+        "What was said before was replaced by this summary, which you wrote, for want of room. Files may have changed \
+         since you read them: read them again before you change them.\n\n{summary}"
+    );
+    if is_under_way {
+        text.push_str("\n\nThe work was under way. Go on with it from where the summary ends, without asking whether to.");
+    }
+    text
+}
+
 /// Where and when the preset's agent works.
 pub(crate) fn surroundings(cwd: &Path, more: &[std::path::PathBuf], date: &str) -> String {
     let mut text = format!(

@@ -53,7 +53,7 @@ impl Front {
             json!({"interrupted": conversation.is_interrupted(), "last_prompt_uuid": conversation.last_prompt()})
         });
         json!({
-            "commands": [],
+            "commands": wardian_agent::command::listing(&options.commands),
             "agents": [],
             "output_style": "default",
             "available_output_styles": ["default"],

@@ -46,6 +46,11 @@ impl SessionHooks {
         Self { out: out.clone(), live: Arc::clone(live), ..self.clone() }
     }
 
+    /// The same hooks, told of another session.
+    pub(crate) fn heard_by(&self, out: &Out) -> Self {
+        Self { out: out.clone(), ..self.clone() }
+    }
+
     /// Notes which prompt is being answered.
     pub(crate) fn begin_prompt(&self, id: Option<&str>) {
         let id = id.map_or_else(random::uuid, str::to_owned);

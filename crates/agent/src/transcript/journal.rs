@@ -69,7 +69,6 @@ impl Journal {
     }
 
     /// One for a new conversation beside this one.
-    #[expect(dead_code, reason = "/clear comes next")]
     pub(crate) fn beside(&self, session_id: &str) -> Self {
         let journal =
             Self::new(self.folder.clone(), self.path.with_file_name(super::file_name(session_id)), None);

@@ -35,7 +35,7 @@ impl Session {
             "mcp_servers": setup.servers.mcp.init_rows(),
             "model": model,
             "permissionMode": mode.as_str(),
-            "slash_commands": [],
+            "slash_commands": self.command_names(),
             "apiKeySource": setup.api_key_source,
             "claude_code_version": PROTOCOL_VERSION,
             "wardian_version": env!("CARGO_PKG_VERSION"),

@@ -16,7 +16,8 @@ use crate::state::End;
 use crate::{Message, ResultMessage, random};
 
 impl Session {
-    pub(super) async fn give_result(&mut self, turn: Turn, end: End) {
+    /// Gives the result, and says that the session rests.
+    pub(crate) async fn give_result(&mut self, turn: Turn, end: End) {
         let subtype = end.subtype();
         let meter = self.setup.meter().clone();
         let extra = self.more_of_result(&turn, end, meter.by_model());
@@ -25,7 +26,11 @@ impl Session {
             is_error: end.is_error(),
             duration_ms: millis(turn.spending.times.began.elapsed()),
             duration_api_ms: millis(turn.spending.api_time),
-            num_turns: if end == End::PromptRefused { 0 } else { turn.progress.num_turns() },
+            num_turns: if end == End::PromptRefused || turn.local_command.is_some() {
+                0
+            } else {
+                turn.progress.num_turns()
+            },
             result: (subtype == "success").then_some(turn.result),
             stop_reason: turn.stop_reason.clone(),
             session_id: self.setup.out.session_id.clone(),
@@ -34,7 +39,7 @@ impl Session {
             model_usage: meter.by_model().clone(),
             permission_denials: turn.denials,
             errors: end.errors(self.setup.limits, turn.stop_reason.as_deref()),
-            terminal_reason: end.terminal_reason().map(str::to_owned),
+            terminal_reason: end.terminal_reason().filter(|_| turn.local_command.is_none()).map(str::to_owned),
             uuid: Some(random::uuid()),
             extra,
         };
@@ -43,6 +48,9 @@ impl Session {
         let result = Message::Result(Box::new(result));
         self.setup.out.keep_turn_end(&result).await;
         self.setup.out.send(result).await;
+        if self.setup.state_events {
+            self.setup.out.state("idle").await;
+        }
     }
 
     fn more_of_result(
@@ -56,7 +64,9 @@ impl Session {
         if let Some(Deferred { id, name, input }) = &turn.deferred {
             extra.insert("deferred_tool_use".to_owned(), json!({"id": id, "name": name, "input": input}));
         }
-        if end.subtype() == "success" && !matches!(end, End::PromptRefused | End::Deferred) {
+        if let Some(command) = turn.local_command {
+            extra.insert("local_command".to_owned(), command.into());
+        } else if end.subtype() == "success" && !matches!(end, End::PromptRefused | End::Deferred) {
             let status = turn.api_error.as_ref().and_then(|error| error.status);
             extra.insert("api_error_status".to_owned(), status.into());
             if let Some(kind) = turn.api_error.as_ref().and_then(|error| error.kind.clone()) {

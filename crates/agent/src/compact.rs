@@ -120,7 +120,7 @@ impl Session {
 
     /// Compacts the conversation whatever its size: the API said that it is too long. False: it is as it was.
     pub(crate) async fn compact_by_itself(&mut self, turn: &mut Turn, stop: &CancellationToken) -> bool {
-        match self.compact(Trigger::Auto, None, &turn.current_model(&self.setup), stop).await {
+        match self.compact(turn, Trigger::Auto, None, stop).await {
             Ok(()) => {
                 self.fill.failures = 0;
                 turn.progress.user_messages += 1;
@@ -137,9 +137,9 @@ impl Session {
     /// Sums the conversation up. `instructions`: what the user wants of the summary.
     pub(crate) async fn compact(
         &mut self,
+        turn: &Turn,
         trigger: Trigger,
         instructions: Option<&str>,
-        model: &str,
         stop: &CancellationToken,
     ) -> Result<(), Uncompacted> {
         let (history, waiting) = self.without_waiting_prompt();
@@ -156,23 +156,25 @@ impl Session {
             None => {
                 let mut wanted: Vec<&str> = instructions.into_iter().collect();
                 wanted.extend(said.context.iter().map(String::as_str));
-                setup.summary(&history, &wanted.join("\n"), model, stop).await
+                setup.summary(&history, &wanted.join("\n"), &turn.current_model(&setup), stop).await
             }
         };
-        let summary = match summed_up {
-            Ok(summary) => summary,
+        let status = match &summed_up {
+            Ok(_) => json!({"status": null, "compact_result": "success"}),
             Err(error) => {
-                let message = match &error {
+                let message = match error {
                     Uncompacted::Failed(message) => message.as_str(),
                     Uncompacted::Empty => "there is nothing to sum up",
                     Uncompacted::Stopped => "it was stopped",
                 };
-                let failed = json!({"status": null, "compact_result": "failed", "compact_error": message});
-                setup.out.system("status", failed).await;
-                return Err(error);
+                json!({"status": null, "compact_result": "failed", "compact_error": message})
             }
         };
-        setup.out.system("status", json!({"status": null, "compact_result": "success"})).await;
+        setup.out.system("status", status).await;
+        if trigger == Trigger::Manual {
+            self.give_init(turn).await;
+        }
+        let summary = summed_up?;
         self.go_on_from(&summary, waiting, trigger, began.elapsed()).await;
         let fields = json!({"trigger": trigger.as_str(), "compact_summary": summary});
         setup.hooks.run(HookEvent::PostCompact, trigger.as_str(), fields).await;

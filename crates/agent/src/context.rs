@@ -3,7 +3,10 @@
 //! source: the agent protocol reference, section 1.2, and the types of the SDKs. Counts are estimates; the sum is the API's
 //! own as soon as there was a reply.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use wardian_protocol::{ContentBlock, Role};
 
 use crate::authorise::lock;
@@ -12,10 +15,37 @@ use crate::memory::MemoryFile;
 use crate::prompt::DYNAMIC_BOUNDARY;
 use crate::session::{Session, Setup};
 
+/// Questions of the host about the conversation that wait for an answer: it is given between model calls.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asks(Arc<Mutex<Vec<oneshot::Sender<Value>>>>);
+
+/// The most questions that wait.
+const MAX_ASKS: usize = 64;
+
+impl Asks {
+    /// Adds a question; one too many is dropped, and its asker is told so.
+    pub(crate) fn push(&self, reply: oneshot::Sender<Value>) {
+        let mut asks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if asks.len() < MAX_ASKS {
+            asks.push(reply);
+        }
+    }
+}
+
 /// Cells of the grid that hosts draw, by rows and columns.
 const GRID: (usize, usize) = (10, 10);
 
 impl Session {
+    /// Answers what was asked meanwhile.
+    pub(crate) fn answer_asks(&self) {
+        let asks = std::mem::take(&mut *self.setup.asks.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if !asks.is_empty() {
+            let usage = self.context_usage();
+            // Who asked may not wait for the answer.
+            asks.into_iter().for_each(|reply| drop(reply.send(usage.clone())));
+        }
+    }
+
     /// What fills the window now, in the shape of the answer to `get_context_usage`.
     pub(crate) fn context_usage(&self) -> Value {
         let setup = &self.setup;

@@ -173,6 +173,15 @@ impl QueryHandle {
         self.ask(|reply| Command::SetModel { model, reply }).await
     }
 
+    /// What fills the context window, in the shape of the SDKs' `getContextUsage`. While the model replies the answer
+    /// waits for the end of its reply.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn context_usage(&self) -> Result<serde_json::Value, Error> {
+        self.ask(Command::ContextUsage).await
+    }
+
     /// Puts the files back to what they were when a prompt came, by the prompt's uuid; what Bash did to them is not seen.
     /// `dry_run`: only says what that would change. The conversation stays as it is.
     ///
@@ -276,6 +285,7 @@ pub(crate) enum Command {
     Interrupt { cancel_queued: bool, reply: oneshot::Sender<Interrupted> },
     SetPermissionMode { mode: PermissionMode, reply: oneshot::Sender<Result<(), Error>> },
     SetModel { model: Option<String>, reply: oneshot::Sender<()> },
+    ContextUsage(oneshot::Sender<serde_json::Value>),
 }
 
 /// A prompt of one text.

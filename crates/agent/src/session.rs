@@ -17,6 +17,7 @@ use crate::authorise::{Live, lock, resolve};
 use crate::client::Client;
 use crate::command::CustomCommand;
 use crate::compact::Fill;
+use crate::context::Asks;
 use crate::frames::Out;
 use crate::hook::SessionHooks;
 use crate::mcp::Mcp;
@@ -60,6 +61,8 @@ pub(crate) struct Setup {
     /// What opens the conversation.
     pub(crate) opening: Opening,
     pub(crate) auto_compact: AutoCompact,
+    /// What the host asks about the conversation.
+    pub(crate) asks: Asks,
     pub(crate) commands: Arc<[CustomCommand]>,
     pub(crate) hooks: SessionHooks,
     pub(crate) can_use_tool: Option<CanUseTool>,
@@ -173,7 +176,7 @@ pub(crate) async fn run(
             }
             let mut session = Session::new(setup, found);
             show.send_replace(Some(View::of(&session.setup)));
-            let mut inbox = Inbox::new(prompt);
+            let mut inbox = Inbox::new(prompt, session.setup.asks.clone());
             let mut commands = commands;
             if session.connect(&mut inbox, &mut commands, &cancel).await {
                 session.run(inbox, resumes, commands, cancel).await;
@@ -276,7 +279,7 @@ impl Session {
         loop {
             let cause = match first.take() {
                 Some(cause) => Some(cause),
-                None => match inbox.next(&mut commands, &live, &cancel).await {
+                None => match inbox.next(&mut commands, &live, &cancel, || self.answer_asks()).await {
                     Some(prompt) => self.cause(prompt).await,
                     None => return,
                 },
@@ -302,15 +305,17 @@ impl Session {
 struct Inbox {
     queue: VecDeque<UserMessage>,
     open: bool,
+    asks: Asks,
 }
 
 impl Inbox {
-    fn new(prompt: Prompt) -> Self {
-        match prompt {
-            Prompt::Text(text) => Self { queue: [text_prompt(text)].into(), open: false },
-            Prompt::Messages(messages) => Self { queue: messages.into(), open: false },
-            Prompt::Open => Self { queue: VecDeque::new(), open: true },
-        }
+    fn new(prompt: Prompt, asks: Asks) -> Self {
+        let (queue, open) = match prompt {
+            Prompt::Text(text) => ([text_prompt(text)].into(), false),
+            Prompt::Messages(messages) => (messages.into(), false),
+            Prompt::Open => (VecDeque::new(), true),
+        };
+        Self { queue, open, asks }
     }
 
     /// The next prompt; `None` when no more come.
@@ -319,12 +324,14 @@ impl Inbox {
         commands: &mut mpsc::Receiver<Command>,
         live: &Mutex<Live>,
         cancel: &CancellationToken,
+        answer_asks: impl Fn(),
     ) -> Option<UserMessage> {
         loop {
             // What was asked first is done first: a mode set before a prompt holds for it.
             while let Ok(command) = commands.try_recv() {
                 self.take_in(command, live, None);
             }
+            answer_asks();
             if cancel.is_cancelled() {
                 return None;
             }
@@ -379,6 +386,7 @@ impl Inbox {
             Command::SetPermissionMode { mode, reply } => {
                 let _ = reply.send(lock(live).set_mode(mode));
             }
+            Command::ContextUsage(reply) => self.asks.push(reply),
             Command::SetModel { model, reply } => {
                 let model = model.map(|name| PriceTable::embedded().resolve_alias(&name).to_owned());
                 lock(live).set_model(model);
@@ -430,6 +438,7 @@ async fn set_up(options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error
     Ok(Setup {
         system: prompt::system(&options, &context, &additional_directories, (out.clock)()),
         auto_compact: options.auto_compact,
+        asks: Asks::default(),
         opening: Opening::new(&options, &context, &additional_directories, (out.clock)()),
         tasks: Tasks::new(out.clone(), &context.output_dir),
         hooks: SessionHooks::new(options.hooks, &out, &live, options.effort.as_deref()),

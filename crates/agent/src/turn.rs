@@ -156,6 +156,7 @@ impl Session {
                     if let Some(end) = limits.before_call(self.spent()) {
                         return end;
                     }
+                    self.answer_asks();
                     self.compact_if_full(turn, stop).await;
                     match self.call(turn, stop).await {
                         Called::Failed(failure)

@@ -3,6 +3,8 @@
 
 #[path = "it/binary.rs"]
 mod binary;
+#[path = "it/commands.rs"]
+mod commands;
 #[path = "it/failures.rs"]
 mod failures;
 #[path = "it/forks.rs"]

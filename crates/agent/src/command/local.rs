@@ -72,12 +72,10 @@ impl Session {
             }
             Local::Compact => {
                 let instructions = Some(typed.arguments.as_str()).filter(|text| !text.is_empty());
-                let model = turn.current_model(&self.setup);
-                let compacted = self.compact(Trigger::Manual, instructions, &model, stop).await;
-                self.give_init(&turn).await;
-                match compacted {
+                match self.compact(&turn, Trigger::Manual, instructions, stop).await {
                     Ok(()) => self.note_output(&uuid, &typed, "Compacted ", true).await,
                     Err(Uncompacted::Empty) => {
+                        self.give_init(&turn).await;
                         self.say_output(&uuid, &typed, words::NOTHING_TO_COMPACT, json!({})).await
                     }
                     Err(Uncompacted::Stopped) => {

@@ -95,6 +95,7 @@ impl Front {
         match asked.subtype.as_str() {
             "apply_flag_settings" => self.apply_flag_settings(asked).await,
             "get_binary_version" => Ok(Answer::Now(models::version())),
+            "get_context_usage" => self.context_usage(),
             "get_session_cost" => self.get_session_cost().await,
             "get_settings" => self.get_settings().await,
             "get_usage" => self.get_usage(),

@@ -350,7 +350,7 @@ impl Setup {
         let mut quiet = self.clone();
         quiet.out.sender = nobody;
         quiet.out.journal = None;
-        quiet.hooks = SessionHooks::new(Hooks::default(), &quiet.out, &quiet.live);
+        quiet.hooks = SessionHooks::new(Hooks::default(), &quiet.out, &quiet.live, None);
         quiet.include_partial_messages = false;
         quiet
     }

@@ -39,7 +39,10 @@ impl Session {
             model_usage: meter.by_model().clone(),
             permission_denials: turn.denials,
             errors: end.errors(self.setup.limits, turn.stop_reason.as_deref()),
-            terminal_reason: end.terminal_reason().filter(|_| turn.local_command.is_none()).map(str::to_owned),
+            terminal_reason: end
+                .terminal_reason()
+                .filter(|_| turn.local_command.is_none())
+                .map(str::to_owned),
             uuid: Some(random::uuid()),
             extra,
         };

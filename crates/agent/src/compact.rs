@@ -313,6 +313,10 @@ impl Setup {
         stop: &CancellationToken,
     ) -> Result<String, Uncompacted> {
         let quiet = self.quietly();
+        let (thinking, effort) = {
+            let live = lock(&self.live);
+            (live.thinking.unwrap_or(self.thinking), live.effort.clone().or_else(|| self.effort.clone()))
+        };
         let mut history = history;
         for _ in 0..=MAX_HALVINGS {
             let asked = with_request(history, &words::sum_up(instructions));
@@ -323,8 +327,10 @@ impl Setup {
                     system: &self.system,
                     tools: &self.definitions,
                     history: &asked,
-                    thinking: self.thinking,
-                    effort: self.effort.as_deref(),
+                    thinking,
+                    thinking_display: self.thinking_display.as_deref(),
+                    effort: effort.as_deref(),
+                    task_budget: self.task_budget,
                     session_id: &self.out.session_id,
                 })
             };

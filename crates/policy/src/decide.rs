@@ -9,12 +9,13 @@ use crate::{PermissionMode, Rule, bash, files};
 
 /// Tools that touch nothing but the session itself.
 const HARMLESS: &[&str] = &[
-    "ListMcpResourcesTool",
-    "ReadMcpResourceTool",
+    "Agent",
     "StructuredOutput",
+    "Task",
     "TaskCreate",
     "TaskGet",
     "TaskList",
+    "TaskStop",
     "TaskUpdate",
     "TodoWrite",
     "ToolSearch",

@@ -119,10 +119,7 @@ impl McpTool {
         };
         match answered {
             _ if context.cancel.is_cancelled() => ToolOutput::error(words::STOPPED),
-            Some(Ok(result)) => {
-                let most = registry.surroundings.max_output_chars;
-                content::fit(content::output(result), most, context).await
-            }
+            Some(Ok(result)) => content::output(result),
             Some(Err(error)) => failed(&error),
             None => {
                 let _ = answer.await;

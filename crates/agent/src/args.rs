@@ -8,7 +8,6 @@ use std::path::PathBuf;
 
 use wardian_agent::{NanoUsd, PermissionMode, Thinking, ToolSet};
 
-use crate::agents::Agents;
 use crate::servers::Servers;
 
 mod flags;
@@ -53,6 +52,8 @@ pub struct Args {
     pub betas: Vec<String>,
     pub effort: Option<String>,
     pub thinking: Thinking,
+    pub thinking_display: Option<String>,
+    pub task_budget: Option<u64>,
     pub include_partial_messages: bool,
     pub session_id: Option<String>,
     /// `--resume`: the id as it was given, whatever it is.
@@ -64,10 +65,6 @@ pub struct Args {
     pub keep_nothing: bool,
     /// `--settings`: JSON, or a file of it.
     pub settings: Option<String>,
-    /// `--agent`: the main thread's.
-    pub agent: Option<String>,
-    /// `--agents`.
-    pub agents: Agents,
     /// `--mcp-config`.
     pub servers: Servers,
 }
@@ -107,8 +104,6 @@ output, as the official SDKs start it; with a prompt (or -p and the prompt on st
   --permission-mode MODE            default, acceptEdits, plan, dontAsk, bypassPermissions
   --permission-prompt-tool stdio    ask the host (stream-json only)
   --add-dir DIR                     one more directory to work in
-  --agent NAME                      work as this agent
-  --agents JSON                     agents that can be called on, or worked as, by name
   --max-turns N, --max-budget-usd N limits
   --include-partial-messages        the raw stream, too
   --resume UUID, -c, --continue     go on with a conversation; -c with the newest of this directory

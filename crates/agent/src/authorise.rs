@@ -31,7 +31,7 @@ enum Asker {
 }
 
 /// What may change while a query runs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) policy: Policy,
     pub(crate) model: String,

@@ -25,9 +25,9 @@ mod initialize;
 mod models;
 mod read;
 mod request;
+mod servers;
 mod settings;
 mod steer;
-mod tasks;
 mod usage;
 
 use request::{Answered, Work};
@@ -238,11 +238,7 @@ impl Front {
                 Ok(Ok(()))
             }
             Ok(HostFrame::ControlRequest(request)) => {
-                let is_again = self.initialized && request.request["subtype"] == "initialize";
                 self.take_request(request).await?;
-                if is_again {
-                    self.tell_tasks().await;
-                }
                 self.begin().await?;
                 Ok(Ok(()))
             }
@@ -301,8 +297,8 @@ impl Front {
             if self.setup.ask_host {
                 options.can_use_tool = Some(self.host.can_use_tool());
             }
-            self.setup.servers.install(&self.host, &mut options);
-            self.setup.agents.install(&mut options, self.setup.model_given);
+            options.on_elicitation = Some(self.host.elicitation());
+            self.setup.servers.install(Some(&self.host), &mut options);
             query(Prompt::Open, options)
         })
     }

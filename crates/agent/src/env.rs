@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use wardian_agent::mcp::ToolSearch;
 use wardian_agent::tool::ToolLimits;
 use wardian_agent::{ApiConfig, ApiKey, Endpoint};
 
@@ -30,6 +31,10 @@ pub struct Environment {
     pub mcp_connect_timeout: Option<Duration>,
     /// `MCP_TOOL_TIMEOUT`.
     pub mcp_call_timeout: Option<Duration>,
+    /// `MAX_MCP_OUTPUT_TOKENS`, in characters.
+    pub max_mcp_output_chars: Option<usize>,
+    /// `ENABLE_TOOL_SEARCH`.
+    pub tool_search: ToolSearch,
     /// `IS_SANDBOX=1`: root is nobody's root here.
     pub is_sandbox: bool,
     /// `HOME`.
@@ -38,10 +43,6 @@ pub struct Environment {
     pub config_dir: Option<PathBuf>,
     /// `CLAUDE_CODE_RESUME_INTERRUPTED_TURN=1`: the host takes up again what a restart interrupts.
     pub resume_interrupted: bool,
-    /// Whether anything may go on beside the turn.
-    pub background_tasks: bool,
-    /// How long it is waited for at the end.
-    pub background_patience: Option<Duration>,
     /// `CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING=true`: what files were before tools change them is kept.
     pub file_checkpoints: bool,
     /// What the tools get: everything but what could hold a key.
@@ -50,8 +51,13 @@ pub struct Environment {
     pub warnings: Vec<String>,
 }
 
+/// From which part of the context window on `auto` searches for tools.
+const AUTO_TOOL_SEARCH_PERCENT: u8 = 10;
 /// The most characters of Bash output that may be asked for. source: the protocol reference, section 1.7.
 const BASH_OUTPUT_CHARS: std::ops::RangeInclusive<usize> = 4_000..=128_000;
+
+/// Characters of a token, about, where a limit is given in tokens.
+const CHARS_PER_TOKEN: usize = 4;
 
 impl Environment {
     /// Reads the process's own.
@@ -98,8 +104,10 @@ impl Environment {
         }
         let mcp_connect_timeout = number("MCP_TIMEOUT").filter(|ms| *ms > 0).map(Duration::from_millis);
         let mcp_call_timeout = number("MCP_TOOL_TIMEOUT").filter(|ms| *ms > 0).map(Duration::from_millis);
+        let max_mcp_output_chars = number("MAX_MCP_OUTPUT_TOKENS").filter(|tokens| *tokens > 0);
+        let max_mcp_output_chars = max_mcp_output_chars
+            .map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX).saturating_mul(CHARS_PER_TOKEN));
         let max_output_tokens = number("CLAUDE_CODE_MAX_OUTPUT_TOKENS").filter(|tokens| *tokens > 0);
-        let background_patience = number("CLAUDE_CODE_PRINT_BG_WAIT_CEILING_MS").map(Duration::from_millis);
         let max_thinking_tokens = number("MAX_THINKING_TOKENS");
         let base_url = get("ANTHROPIC_BASE_URL");
         api.endpoint = match (get("ANTHROPIC_UNIX_SOCKET"), base_url) {
@@ -131,19 +139,30 @@ impl Environment {
             replay_after: get("WARDIAN_REPLAY_AFTER"),
             mcp_connect_timeout,
             mcp_call_timeout,
+            max_mcp_output_chars,
+            tool_search: tool_search(get("ENABLE_TOOL_SEARCH").as_deref()),
             is_sandbox: get("IS_SANDBOX").as_deref() == Some("1"),
             home: get("HOME").map(PathBuf::from),
             config_dir: get("CLAUDE_CONFIG_DIR")
                 .map(PathBuf::from)
                 .or_else(|| get("HOME").map(|home| PathBuf::from(home).join(".claude"))),
             resume_interrupted: get("CLAUDE_CODE_RESUME_INTERRUPTED_TURN").as_deref() == Some("1"),
-            background_tasks: !get("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS")
-                .is_some_and(|value| matches!(value.as_str(), "1" | "true")),
-            background_patience,
             file_checkpoints: get("CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING")
                 .is_some_and(|value| matches!(value.as_str(), "1" | "true")),
             warnings,
             tools: variables.into_iter().filter(|(name, _)| !may_hold_a_key(name)).collect(),
+        }
+    }
+}
+
+/// `auto` and `auto:N` are a part of the context window, in percent. source: the official CLI's documentation.
+fn tool_search(value: Option<&str>) -> ToolSearch {
+    match value {
+        None | Some("true" | "1" | "auto:0") => ToolSearch::On,
+        Some("false" | "0" | "auto:100") => ToolSearch::Off,
+        Some(text) => {
+            let percent = text.strip_prefix("auto:").and_then(|percent| percent.parse().ok());
+            ToolSearch::Auto(percent.unwrap_or(AUTO_TOOL_SEARCH_PERCENT))
         }
     }
 }

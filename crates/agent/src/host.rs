@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use wardian_agent::{
-    CanUseTool, Hook, HookFailure, HookInput, HookOutput, McpHost, OnFailure, Permission, PermissionRequest,
-    PermissionUpdate, ReasonKind, new_session_id,
+    CanUseTool, Elicitation, Elicited, Hook, HookFailure, HookInput, HookOutput, McpHost, OnElicitation,
+    OnFailure, Permission, PermissionRequest, PermissionUpdate, ReasonKind, new_session_id,
 };
 use wardian_protocol::AgentFrame;
 use wardian_protocol::JsonMap;
@@ -145,6 +145,45 @@ impl Host {
                 Ok(answer.get_mut("mcp_response").map(Value::take).unwrap_or_default())
             })
         })
+    }
+
+    /// Asks the host's user what servers want to know.
+    pub fn elicitation(&self) -> OnElicitation {
+        let host = self.clone();
+        Arc::new(move |asked| {
+            let host = host.clone();
+            Box::pin(async move { host.elicit(asked).await })
+        })
+    }
+
+    async fn elicit(&self, asked: Elicitation) -> Elicited {
+        let order = asked.requested_schema.as_ref().and_then(|schema| schema["properties"].as_object());
+        let order = order.map(|properties| properties.keys().cloned().collect::<Vec<_>>());
+        let fields = [
+            ("url", asked.url.clone().map(Value::String)),
+            ("elicitation_id", asked.elicitation_id.map(Value::String)),
+            ("requested_schema", asked.requested_schema),
+            ("property_order", order.map(Value::from)),
+        ];
+        let mut request = json!({
+            "subtype": "elicitation",
+            "mcp_server_name": asked.server,
+            "message": asked.message,
+            "mode": if asked.url.is_some() { "url" } else { "form" },
+        });
+        for (name, value) in fields {
+            if let Some(value) = value {
+                request[name] = value;
+            }
+        }
+        match self.ask(AgentRequest::Other(request)).await {
+            Ok(answer) if answer["action"] == "accept" => {
+                Elicited::Accept(answer.get("content").filter(|content| content.is_object()).cloned())
+            }
+            Ok(answer) if answer["action"] == "cancel" => Elicited::Cancel,
+            // A host that cannot ask its user has said no for the user.
+            Ok(_) | Err(_) => Elicited::Decline,
+        }
     }
 
     /// The hooks that the host registered for an event.

@@ -5,6 +5,8 @@ mod call;
 pub mod checkpoint;
 mod client;
 pub mod command;
+mod compact;
+mod context;
 pub mod error;
 mod execute;
 mod frames;
@@ -38,8 +40,8 @@ pub use error::Error;
 pub use frames::PROTOCOL_VERSION;
 pub use hook::{Hook, HookEvent, HookFailure, HookInput, HookOutput, Hooks, OnFailure};
 pub use mcp::{
-    Elicitation, Elicited, Mcp, McpChanges, McpHost, McpManifest, McpServer, McpSource, McpTransport,
-    OnElicitation,
+    Elicitation, Elicited, Mcp, McpChanges, McpConfigError, McpHost, McpManifest, McpServer, McpSource,
+    McpTransport, OnElicitation,
 };
 pub use options::{
     ApiConfig, ApiKey, AutoCompact, Endpoint, Options, RetryPolicy, SystemPrompt, Thinking, ToolSet,
@@ -51,8 +53,7 @@ pub use permission::{
 pub use prompt::DYNAMIC_BOUNDARY;
 pub use query::{Interrupted, Prompt, Query, QueryHandle, query};
 pub use random::uuid as new_session_id;
-pub use subagent::{AgentDefinition, AgentSource};
-pub use task::TaskOutput;
+pub use subagent::AgentDefinition;
 pub use tool::{Tool, ToolContext, ToolOutput};
 pub use transcript::{Conversation, Resume, Transcripts};
 pub use view::UsageReport;

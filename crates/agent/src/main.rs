@@ -1,13 +1,13 @@
 //! The binary `wardian-agent`: the Agent SDK's stream protocol on standard input and output, and one prompt on the
 //! command line. Only here, and in `env`, are the process's own surroundings read.
 
-mod agents;
 mod answer;
 mod args;
 mod control;
 mod env;
 mod host;
 mod kept;
+mod launch;
 mod lines;
 mod servers;
 mod settings;
@@ -38,6 +38,10 @@ const MAX_PROMPT_BYTES: u64 = 10 * 1024 * 1024;
 const TERMINATED: u8 = 143;
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == launch::WORD) {
+        return launch::become_server(words);
+    }
     // Its memory and environment hold the key, and its tools run as the same user.
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         eprintln!("warning: this process could not be closed to its tools: {error}");
@@ -124,7 +128,7 @@ async fn serve(args: Args, mut setup: Setup, wish: Wish) -> Result<ExitCode, Com
             Some(prompt) => prompt,
             None => prompt_from_stdin().await?,
         };
-        setup.agents.install(&mut setup.options, setup.model_given);
+        setup.servers.install(None, &mut setup.options);
         let mut answer = Answer::begin(prompt, setup.options, args.output, output);
         let ended = tokio::select! {
             biased;

@@ -217,6 +217,24 @@ impl McpSource {
     }
 }
 
+/// A server that is left out because its configuration is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct McpConfigError {
+    /// The server.
+    pub name: String,
+    /// `invalid_config` or `unknown_type`.
+    pub kind: &'static str,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl McpConfigError {
+    /// As `system/init` has it.
+    pub(crate) fn row(&self) -> Value {
+        json!({"name": self.name, "type": self.kind, "message": self.message})
+    }
+}
+
 /// How the model comes by the tools of servers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ToolSearch {

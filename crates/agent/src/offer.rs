@@ -9,17 +9,15 @@ use wardian_ledger::PriceTable;
 use wardian_policy::Rule;
 use wardian_protocol::{ContentBlock, MessageParam};
 
-use crate::ToolSet;
 use crate::authorise::lock;
-use crate::mcp::{Mcp, McpSource, Offer, ToolSearch, tool_name};
+use crate::mcp::{Mcp, McpConfigError, McpSource, Offer, ToolSearch, tool_name};
 use crate::session::{Offered, Setup, definition};
 use crate::tool::Tool;
-use crate::tools::mcp_resources::{self, ListResources, ReadResource};
+use crate::tools::mcp_resources::{ListResources, ReadResource};
 use crate::tools::tool_search::{self, Deferred, DeferredTool};
 use crate::words;
+use crate::{Options, ToolSet};
 
-/// The tools that are there only for servers.
-pub(crate) const NAMES: [&str; 3] = [mcp_resources::LIST, mcp_resources::READ, tool_search::NAME];
 /// Characters that a token stands for, about: enough to tell few definitions from many.
 const CHARS_PER_TOKEN: u64 = 4;
 /// What is told to the model of a server's instructions, in bytes. source: the official CLI's cut.
@@ -42,6 +40,8 @@ pub(crate) struct ServerTools {
     origins: BTreeMap<String, Origin>,
     /// What the model is told of each server.
     notes: Vec<String>,
+    /// Servers that were left out.
+    pub(crate) skipped: Arc<[McpConfigError]>,
 }
 
 /// Where a tool comes from.
@@ -62,24 +62,18 @@ impl Origin {
 }
 
 impl ServerTools {
-    pub(crate) fn new(mcp: Mcp, search: ToolSearch, set: ToolSet) -> Self {
+    pub(crate) fn new(mcp: Mcp, options: &Options) -> Self {
         Self {
             mcp,
-            search,
-            set,
+            search: options.tool_search,
+            set: options.tools.clone(),
+            skipped: options.mcp_config_errors.as_slice().into(),
             deferred: Deferred::default(),
             own: None,
             seen: None,
             origins: BTreeMap::new(),
             notes: Vec::new(),
         }
-    }
-
-    /// Nothing is known yet of what they add: for a subagent, which finds tools by itself.
-    pub(crate) fn begin_again(&mut self) {
-        self.own = None;
-        self.seen = None;
-        self.deferred = Deferred::default();
     }
 
     /// Notes the tools that a conversation from before refers to: their definitions must be there.
@@ -144,14 +138,6 @@ fn spelt_out(name: &str) -> String {
 }
 
 impl Setup {
-    /// Leaves the session's own tools alone.
-    pub(crate) fn drop_servers_tools(&mut self) {
-        if let Some((tools, definitions)) = self.servers.own {
-            self.tools.truncate(tools);
-            self.definitions.truncate(definitions);
-        }
-    }
-
     /// Brings the tools of the servers up to date; does nothing where nothing has changed.
     pub(crate) fn refresh_tools(&mut self) {
         if !self.servers.is_stale() {
@@ -200,7 +186,7 @@ impl Setup {
     }
 
     fn is_taken_away(&self, name: &str) -> bool {
-        lock(&self.live).policy.removes(name) || !self.admits(name) || self.tool(name).is_some()
+        lock(&self.live).policy.removes(name) || self.tool(name).is_some()
     }
 
     fn add(&mut self, tool: Arc<dyn Tool>, definition_as: Option<Value>) {

@@ -12,7 +12,7 @@ use wardian_protocol::NanoUsd;
 use crate::checkpoint::Checkpoints;
 use crate::command::CustomCommand;
 use crate::hook::Hooks;
-use crate::mcp::{self, McpServer, OnElicitation, ToolSearch};
+use crate::mcp::{self, McpConfigError, McpServer, OnElicitation, ToolSearch};
 use crate::memory::MemoryFile;
 use crate::permission::{CanUseTool, SettingsFiles};
 use crate::subagent::AgentDefinition;
@@ -54,17 +54,10 @@ pub struct Options {
     pub agents: BTreeMap<String, AgentDefinition>,
     /// The agent that the main thread itself runs as, by name.
     pub agent: Option<String>,
-    /// Whether commands and subagents may go on beside the turn. Then the query ends when they have, and their end is
-    /// told to the model, which is a turn more.
-    pub background_tasks: bool,
-    /// How long what goes on in the background is waited for once no more prompts come; then it is ended.
-    pub background_patience: Duration,
-    /// Whether an interrupt lets subagents in the background go on.
-    pub interrupt_spares_tasks: bool,
-    /// Whether the texts of subagents in the foreground are given too, and not only their calls.
-    pub forward_subagent_text: bool,
     /// Servers of tools: programs, addresses, or the caller's own.
     pub mcp_servers: Vec<McpServer>,
+    /// Servers that were left out of `mcp_servers`, and why: `system/init` tells.
+    pub mcp_config_errors: Vec<McpConfigError>,
     /// Asks the user what servers want to know. Without it they are declined.
     pub on_elicitation: Option<OnElicitation>,
     /// What starts the servers' programs in their place, a command that takes the program and its arguments and becomes
@@ -110,6 +103,11 @@ pub struct Options {
     pub api: ApiConfig,
     /// Whether, and how much, the model thinks.
     pub thinking: Thinking,
+    /// How much of the thinking is shown (`summarized`, `omitted`); `None`: as the API does by itself. Holds where
+    /// `thinking` is adaptive or a budget.
+    pub thinking_display: Option<String>,
+    /// The tokens that the model is told to get by with, in a turn as a whole; passed to the API.
+    pub task_budget: Option<u64>,
     /// `low`, `medium`, `high`, `xhigh` or `max`; passed to the API.
     pub effort: Option<String>,
     /// The most tokens of one reply; default: what the model can do, at most 32,000.
@@ -151,11 +149,8 @@ impl Default for Options {
             custom_tools: Vec::new(),
             agents: BTreeMap::new(),
             agent: None,
-            background_tasks: true,
-            background_patience: Duration::from_secs(600),
-            interrupt_spares_tasks: false,
-            forward_subagent_text: false,
             mcp_servers: Vec::new(),
+            mcp_config_errors: Vec::new(),
             on_elicitation: None,
             mcp_launcher: Vec::new(),
             tool_search: ToolSearch::default(),
@@ -177,6 +172,8 @@ impl Default for Options {
             tool_limits: ToolLimits::default(),
             api: ApiConfig::default(),
             thinking: Thinking::default(),
+            thinking_display: None,
+            task_budget: None,
             effort: None,
             max_output_tokens: None,
             include_partial_messages: false,

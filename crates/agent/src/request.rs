@@ -19,7 +19,9 @@ pub(crate) struct Parts<'a> {
     pub(crate) tools: &'a [Value],
     pub(crate) history: &'a [MessageParam],
     pub(crate) thinking: Thinking,
+    pub(crate) thinking_display: Option<&'a str>,
     pub(crate) effort: Option<&'a str>,
+    pub(crate) task_budget: Option<u64>,
     pub(crate) session_id: &'a str,
 }
 
@@ -37,17 +39,33 @@ pub(crate) fn body(parts: &Parts<'_>) -> Bytes {
         stream: true,
         system: system(parts.system),
         tools,
-        thinking: match parts.thinking {
-            Thinking::Unset => None,
-            Thinking::Adaptive => Some(json!({"type": "adaptive"})),
-            Thinking::Budget(tokens) => Some(json!({"type": "enabled", "budget_tokens": tokens})),
-            Thinking::Disabled => Some(json!({"type": "disabled"})),
-        },
-        output_config: parts.effort.map(|effort| json!({"effort": effort})),
+        thinking: thinking(parts),
+        output_config: output_config(parts),
         metadata: json!({"user_id": json!({"session_id": parts.session_id}).to_string()}),
         messages: Messages(parts.history),
     };
     serde_json::to_vec(&body).expect("values and strings serialise, and memory does not fail").into()
+}
+
+fn thinking(parts: &Parts<'_>) -> Option<Value> {
+    let mut thinking = match parts.thinking {
+        Thinking::Unset => return None,
+        Thinking::Adaptive => json!({"type": "adaptive"}),
+        Thinking::Budget(tokens) => json!({"type": "enabled", "budget_tokens": tokens}),
+        Thinking::Disabled => return Some(json!({"type": "disabled"})),
+    };
+    if let Some(display) = parts.thinking_display {
+        thinking["display"] = display.into();
+    }
+    Some(thinking)
+}
+
+fn output_config(parts: &Parts<'_>) -> Option<Value> {
+    let mut config = JsonMap::new();
+    config.extend(parts.effort.map(|effort| ("effort".to_owned(), effort.into())));
+    let budget = parts.task_budget.map(|total| json!({"type": "tokens", "total": total}));
+    config.extend(budget.map(|budget| ("task_budget".to_owned(), budget)));
+    (!config.is_empty()).then_some(Value::Object(config))
 }
 
 #[derive(Serialize)]

@@ -1,29 +1,40 @@
-//! The tool servers that the host runs in its own process: named by `--mcp-config` or by `initialize`, reached over the
-//! control channel.
+//! The tool servers that a session is given: by `--mcp-config`, by `initialize`, by the project's `.mcp.json`.
 //!
 //! source: the agent protocol reference, section 2.5.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use wardian_agent::mcp::CONNECT_TIMEOUT;
-use wardian_agent::{McpManifest, McpServer, McpTransport, Options};
+use wardian_agent::{McpConfigError, McpManifest, McpServer, McpSource, McpTransport, Options};
 
 use crate::args::Complaint;
 use crate::host::Host;
 
-/// The most servers of one host.
+pub mod config;
+
+/// The most servers of one session.
 const MAX_SERVERS: usize = 64;
+/// The largest file of servers, in bytes.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// The fields of `initialize` that are read here.
-pub const FIELDS: &[&str] =
-    &["sdkMcpServers", "sdkMcpServerConfigs", "sdkMcpServerManifests", "sdkMcpServerManifestsOrigin"];
-/// Shorter timeouts of calls are not taken. source: the types of the TypeScript SDK.
-const MIN_CALL_TIMEOUT: Duration = Duration::from_secs(1);
+pub const FIELDS: &[&str] = &[
+    "mcpServers",
+    "sdkMcpServers",
+    "sdkMcpServerConfigs",
+    "sdkMcpServerManifests",
+    "sdkMcpServerManifestsOrigin",
+];
 
 /// Servers as they were named, with what was said of each.
 #[derive(Clone, Debug, Default)]
 pub struct Servers {
     list: Vec<Named>,
+    /// `--strict-mcp-config`: only what flags and `initialize` name.
+    pub strict: bool,
+    /// `--await-initialize`: `initialize` may name servers too.
+    pub await_initialize: bool,
     /// `MCP_TIMEOUT`.
     pub connect_timeout: Option<Duration>,
     /// `MCP_TOOL_TIMEOUT`.
@@ -34,39 +45,54 @@ pub struct Servers {
 struct Named {
     name: String,
     config: Value,
+    source: McpSource,
     manifest: Option<McpManifest>,
 }
 
+/// What came of the servers of `initialize`, for the answer to it.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// What became of the manifests; null where there were none.
+    pub parked: Value,
+    /// Whether `mcpServers` were taken; none where there were none.
+    pub applied: Option<bool>,
+}
+
 impl Servers {
-    /// Reads `--mcp-config`. Servers that are not the host's own are refused.
-    pub fn add_config(&mut self, text: &str) -> Result<(), Complaint> {
-        let config: Value = serde_json::from_str(text).map_err(|_| {
-            "option '--mcp-config' is not supported by wardian-agent yet but as JSON".to_owned()
-        })?;
-        let servers = match (&config, config.get("mcpServers")) {
-            (Value::Object(_), Some(Value::Object(servers))) => servers.clone(),
-            (Value::Object(fields), None) if fields.is_empty() => return Ok(()),
-            _ => return Err("option '--mcp-config' must be an object with 'mcpServers'".to_owned()),
-        };
+    /// Reads `--mcp-config`: JSON, or a file of it.
+    pub fn add_config(&mut self, value: &str) -> Result<(), Complaint> {
+        let text =
+            if value.trim_start().starts_with('{') { value.to_owned() } else { read_file(Path::new(value))? };
+        let servers = servers_of(&text).map_err(|error| format!("Invalid MCP configuration: {error}"))?;
         for (name, config) in servers {
-            let kind = config["type"].as_str().unwrap_or("stdio");
-            if kind != "sdk" {
-                let kind: String = kind.chars().take(40).collect();
-                return Err(format!(
-                    "option '--mcp-config': the server {name:?} is of the type '{kind}', which is not supported by \
-                     wardian-agent yet; 'sdk' is"
-                ));
-            }
-            self.add(name, config, None)?;
+            self.add(name, config, McpSource::Dynamic, None)?;
         }
         Ok(())
     }
 
-    /// Takes the servers of `initialize` in; the answer to it says what became of their manifests.
-    pub fn add_initialize(&mut self, fields: &wardian_protocol::JsonMap) -> Result<Value, Complaint> {
+    /// Takes the servers of `initialize` in. `is_new`: the session has not begun yet.
+    pub fn add_initialize(
+        &mut self,
+        fields: &wardian_protocol::JsonMap,
+        is_new: bool,
+    ) -> Result<Applied, Complaint> {
         let field = |name: &str| fields.get(name).unwrap_or(&Value::Null);
+        let mut came = Applied::default();
+        match field("mcpServers") {
+            Value::Null => (),
+            Value::Object(servers) => {
+                // source: the types of the TypeScript SDK: read at launch, and then only where a flag said so.
+                came.applied = Some(self.await_initialize && (is_new || self.has_all(servers)));
+                if came.applied == Some(true) && is_new {
+                    for (name, config) in servers {
+                        self.add(name.clone(), config.clone(), McpSource::Dynamic, None)?;
+                    }
+                }
+            }
+            _ => return Err("the initialize field 'mcpServers' must be an object".to_owned()),
+        }
         let names = match field("sdkMcpServers") {
-            Value::Null => return Ok(Value::Null),
+            Value::Null => return Ok(came),
             Value::Array(names) => names.clone(),
             _ => return Err("the initialize field 'sdkMcpServers' must be a list".to_owned()),
         };
@@ -84,49 +110,112 @@ impl Servers {
                     manifest
                 }
             };
-            let config = field("sdkMcpServerConfigs")[&name].clone();
-            self.add(name, config, manifest)?;
+            let mut config = field("sdkMcpServerConfigs")[&name].clone();
+            if !config.is_object() {
+                config = json!({});
+            }
+            config["type"] = "sdk".into();
+            self.add(name, config, McpSource::Sdk, manifest)?;
         }
-        Ok(if parked.is_empty() { Value::Null } else { Value::Object(parked) })
+        if !parked.is_empty() {
+            came.parked = Value::Object(parked);
+        }
+        Ok(came)
     }
 
-    fn add(&mut self, name: String, config: Value, manifest: Option<McpManifest>) -> Result<(), Complaint> {
+    fn has_all(&self, servers: &serde_json::Map<String, Value>) -> bool {
+        servers.iter().all(|(name, config)| {
+            self.list.iter().any(|known| known.name == *name && known.config == *config)
+        })
+    }
+
+    fn add(
+        &mut self,
+        name: String,
+        config: Value,
+        source: McpSource,
+        manifest: Option<McpManifest>,
+    ) -> Result<(), Complaint> {
         self.list.retain(|known| known.name != name);
         if self.list.len() >= MAX_SERVERS {
             return Err(format!("more than {MAX_SERVERS} tool servers were named"));
         }
-        self.list.push(Named { name, config, manifest });
+        self.list.push(Named { name, config, source, manifest });
         Ok(())
     }
 
-    /// Puts them into the options of a query.
-    pub fn install(&self, host: &Host, options: &mut Options) {
-        for server in &self.list {
-            let own = server.config["timeout"].as_u64().map(Duration::from_millis);
-            let transport =
-                McpTransport::Host { host: host.mcp_host(&server.name), manifest: server.manifest.clone() };
-            options.mcp_servers.push(McpServer {
-                connect_timeout: self.connect_timeout.unwrap_or(CONNECT_TIMEOUT),
-                call_timeout: own.filter(|timeout| *timeout >= MIN_CALL_TIMEOUT).or(self.call_timeout),
-                ..McpServer::new(&server.name, transport)
-            });
-            for (tool, policy) in policies(&server.config) {
-                let rule = wardian_agent::mcp::tool_name(&server.name, tool);
-                match policy {
-                    // A grant is the user's to give, by a rule.
-                    Some("always_allow") | None => (),
-                    Some("always_deny") => options.disallowed_tools.push(rule),
-                    // What is not known asks: a host must not get less than it wanted.
-                    Some(_) => options.ask_tools.push(rule),
-                }
+    /// Puts them into the options of a query. Without a host there are no servers of its own.
+    pub fn install(&self, host: Option<&Host>, options: &mut Options) {
+        for named in &self.list {
+            match self.server(named, host, &options.env) {
+                Ok(server) => options.mcp_servers.push(server),
+                Err(error) => options.mcp_config_errors.push(error),
             }
         }
     }
+
+    /// Reads the servers that `mcp_set_servers` names.
+    pub fn read_set(
+        &self,
+        servers: serde_json::Map<String, Value>,
+        host: &Host,
+        variables: &[(String, String)],
+    ) -> (Vec<McpServer>, Vec<McpConfigError>) {
+        let mut read = (Vec::new(), Vec::new());
+        for (name, config) in servers {
+            let named = Named { name, config, source: McpSource::Dynamic, manifest: None };
+            match self.server(&named, Some(host), variables) {
+                Ok(server) => read.0.push(server),
+                Err(error) => read.1.push(error),
+            }
+        }
+        read
+    }
+
+    fn server(
+        &self,
+        named: &Named,
+        host: Option<&Host>,
+        variables: &[(String, String)],
+    ) -> Result<McpServer, McpConfigError> {
+        let mut server = match (named.config["type"] == "sdk", host) {
+            (true, Some(host)) => {
+                let transport =
+                    McpTransport::Host { host: host.mcp_host(&named.name), manifest: named.manifest.clone() };
+                let mut server = McpServer::new(&named.name, transport);
+                config::more(&mut server, &named.config);
+                server
+            }
+            (true, None) => {
+                let message =
+                    format!("the server {:?} is skipped: there is no host that runs it", named.name);
+                return Err(McpConfigError { name: named.name.clone(), kind: "invalid_config", message });
+            }
+            (false, _) => config::read(&named.name, &named.config, named.source, variables)?,
+        };
+        server.connect_timeout = self.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+        server.call_timeout = server.call_timeout.or(self.call_timeout);
+        Ok(server)
+    }
 }
 
-fn policies(config: &Value) -> impl Iterator<Item = (&str, Option<&str>)> {
-    let tools = config["tools"].as_array().into_iter().flatten();
-    tools.filter_map(|tool| Some((tool["name"].as_str()?, tool["permission_policy"].as_str())))
+fn servers_of(text: &str) -> Result<serde_json::Map<String, Value>, String> {
+    let mut config: Value = serde_json::from_str(text).map_err(|_| "it is no JSON".to_owned())?;
+    match config.get_mut("mcpServers").map(Value::take) {
+        Some(Value::Object(servers)) => Ok(servers),
+        None if config.as_object().is_some_and(serde_json::Map::is_empty) => Ok(serde_json::Map::new()),
+        Some(_) | None => Err("it must be an object with 'mcpServers'".to_owned()),
+    }
+}
+
+/// Reads a file of servers; who can write to it must not be able to stall or fill this process.
+fn read_file(path: &Path) -> Result<String, Complaint> {
+    let broken = |why: String| format!("Invalid MCP configuration: {}: {why}", path.display());
+    let metadata = std::fs::metadata(path).map_err(|error| broken(error.to_string()))?;
+    if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES {
+        return Err(broken(format!("it is no file of at most {MAX_FILE_BYTES} bytes")));
+    }
+    std::fs::read_to_string(path).map_err(|error| broken(error.to_string()))
 }
 
 fn manifest(entry: &Value) -> (Option<McpManifest>, &'static str) {
@@ -146,22 +235,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_hosts_own_servers_are_taken() {
+    fn configurations_are_json_or_files_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("servers.json");
+        std::fs::write(&file, r#"{"mcpServers":{"c":{"command":"c"}}}"#).unwrap();
         let mut servers = Servers::default();
         for text in ["{}", r#"{"mcpServers":{}}"#, r#"{"mcpServers":{"lab":{"type":"sdk","name":"lab"}}}"#] {
             servers.add_config(text).unwrap();
         }
-        assert_eq!(servers.list.len(), 1);
-        for (text, expected) in [
-            (r#"{"mcpServers":{"x":{}}}"#, "'stdio'"),
-            (r#"{"mcpServers":{"x":{"type":"http","url":"u"}}}"#, "'http'"),
-            (r#"{"mcpServers":{"x":{"type":"sse","url":"u"}}}"#, "'sse'"),
-            (r#"{"mcpServers":7}"#, "must be an object"),
-            (r#"{"other":{}}"#, "must be an object"),
-            ("file.json", "not supported"),
-        ] {
+        servers.add_config(file.to_str().unwrap()).unwrap();
+        servers.add_config(r#"{"mcpServers":{"x":{"type":"http"},"y":{"type":"weird"}}}"#).unwrap();
+        let mut options = Options::default();
+        servers.install(None, &mut options);
+        let names: Vec<&str> = options.mcp_servers.iter().map(|server| server.name.as_str()).collect();
+        assert_eq!(names, ["c"]);
+        let errors: Vec<_> =
+            options.mcp_config_errors.iter().map(|error| (&*error.name, error.kind)).collect();
+        assert_eq!(errors, [("lab", "invalid_config"), ("x", "invalid_config"), ("y", "unknown_type")]);
+        for text in
+            [r#"{"mcpServers":7}"#, r#"{"other":{}}"#, "{nope", "[]", "/nowhere.json", "/dev/zero", "/"]
+        {
             let complaint = servers.add_config(text).unwrap_err();
-            assert!(complaint.contains(expected), "{text}: {complaint}");
+            assert!(complaint.starts_with("Invalid MCP configuration"), "{text}: {complaint}");
         }
         let many: serde_json::Map<_, _> =
             (0..=MAX_SERVERS).map(|n| (n.to_string(), json!({"type": "sdk"}))).collect();
@@ -181,11 +276,28 @@ mod tests {
             },
         });
         let mut servers = Servers::default();
-        let parked = servers.add_initialize(fields.as_object().unwrap()).unwrap();
-        assert_eq!(parked, json!({"a": "parked", "b": "protocol_version_mismatch", "c": "malformed"}));
+        let came = servers.add_initialize(fields.as_object().unwrap(), true).unwrap();
+        assert_eq!(came.parked, json!({"a": "parked", "b": "protocol_version_mismatch", "c": "malformed"}));
         assert!(servers.list[0].manifest.is_some() && servers.list[1].manifest.is_none());
-        for fields in [json!({"sdkMcpServers": "a"}), json!({"sdkMcpServers": [1]})] {
-            assert!(servers.add_initialize(fields.as_object().unwrap()).is_err(), "{fields}");
+        for fields in [json!({"sdkMcpServers": "a"}), json!({"sdkMcpServers": [1]}), json!({"mcpServers": 1})]
+        {
+            assert!(servers.add_initialize(fields.as_object().unwrap(), true).is_err(), "{fields}");
         }
+    }
+
+    #[test]
+    fn servers_of_initialize_are_taken_at_launch_where_a_flag_said_so() {
+        let fields = json!({"mcpServers": {"a": {"command": "a"}}});
+        let fields = fields.as_object().unwrap();
+        let mut servers = Servers::default();
+        assert_eq!(servers.add_initialize(fields, true).unwrap().applied, Some(false));
+        assert!(servers.list.is_empty());
+        servers.await_initialize = true;
+        assert_eq!(servers.add_initialize(fields, true).unwrap().applied, Some(true));
+        assert_eq!(servers.list.len(), 1);
+        assert_eq!(servers.add_initialize(fields, false).unwrap().applied, Some(true), "the same set");
+        let others = json!({"mcpServers": {"b": {"command": "b"}}});
+        assert_eq!(servers.add_initialize(others.as_object().unwrap(), false).unwrap().applied, Some(false));
+        assert_eq!(servers.list.len(), 1);
     }
 }

@@ -4,12 +4,9 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use wardian_ledger::PriceTable;
 use wardian_policy::{PermissionMode, Policy, Rule};
@@ -18,23 +15,25 @@ use wardian_protocol::{MessageParam, NanoUsd};
 
 use crate::authorise::{Live, lock, resolve};
 use crate::client::Client;
-use crate::frames::{AgentTag, Out};
+use crate::command::CustomCommand;
+use crate::compact::Fill;
+use crate::context::Asks;
+use crate::frames::Out;
 use crate::hook::SessionHooks;
 use crate::mcp::Mcp;
 use crate::meter::Meter;
-use crate::offer::{self, ServerTools};
+use crate::offer::ServerTools;
 use crate::permission::SettingsFiles;
 use crate::prompt::{self, Opening};
 use crate::query::{Command, text_prompt};
 use crate::state::Limits;
-use crate::subagent::{self, AgentDefinition};
-use crate::task::{Notice, Tasks};
+use crate::task::Tasks;
 use crate::tool::{ReadLog, Tool, ToolContext, Within};
-use crate::transcript::{self, Conversation, Found, Journal, OpenReply};
+use crate::transcript::{self, Conversation, Found, OpenReply};
 use crate::turn::Cause;
 use crate::view::View;
 use crate::{
-    CanUseTool, Error, Interrupted, Message, Options, Prompt, RetryPolicy, SystemPrompt, Thinking, ToolSet,
+    AutoCompact, CanUseTool, Error, Interrupted, Message, Options, Prompt, RetryPolicy, Thinking, ToolSet,
     UserMessage, random, tools,
 };
 
@@ -51,20 +50,8 @@ pub(crate) struct Setup {
     /// What the query and its subagents have used.
     pub(crate) meter: Arc<Mutex<Meter>>,
     /// What goes on beside the turn.
+    #[expect(dead_code, reason = "background work comes next")]
     pub(crate) tasks: Tasks,
-    /// The subagents that can be called on.
-    pub(crate) agents: Arc<BTreeMap<String, AgentDefinition>>,
-    /// What this thread works as.
-    pub(crate) agent: Option<Arc<AgentDefinition>>,
-    /// A subagent's model; the main thread's may change.
-    pub(crate) model: Option<String>,
-    /// Added to each request.
-    pub(crate) headers: HeaderMap,
-    /// What the conversation had cost before this query.
-    pub(crate) carried: NanoUsd,
-    /// Whether anything may go on beside the turn.
-    pub(crate) background_tasks: bool,
-    pub(crate) forward_subagent_text: bool,
     pub(crate) retry: RetryPolicy,
     pub(crate) live: Arc<Mutex<Live>>,
     pub(crate) tools: Vec<Offered>,
@@ -73,6 +60,10 @@ pub(crate) struct Setup {
     pub(crate) system: Vec<String>,
     /// What opens the conversation.
     pub(crate) opening: Opening,
+    pub(crate) auto_compact: AutoCompact,
+    /// What the host asks about the conversation.
+    pub(crate) asks: Asks,
+    pub(crate) commands: Arc<[CustomCommand]>,
     pub(crate) hooks: SessionHooks,
     pub(crate) can_use_tool: Option<CanUseTool>,
     pub(crate) settings_files: SettingsFiles,
@@ -81,6 +72,8 @@ pub(crate) struct Setup {
     pub(crate) home: Option<PathBuf>,
     pub(crate) additional_directories: Vec<PathBuf>,
     pub(crate) thinking: Thinking,
+    pub(crate) thinking_display: Option<String>,
+    pub(crate) task_budget: Option<u64>,
     pub(crate) effort: Option<String>,
     pub(crate) max_output_tokens: Option<u64>,
     /// The models that take the place of one that fails, in their order.
@@ -103,31 +96,7 @@ pub(crate) struct Offered {
 
 impl Setup {
     pub(crate) fn tool(&self, name: &str) -> Option<&Offered> {
-        // source: the agent protocol reference, section 1.6.
-        let name = if name == "Task" { "Agent" } else { name };
         self.tools.iter().find(|offered| offered.tool.name() == name)
-    }
-
-    /// Whether what this thread works as has a tool.
-    pub(crate) fn admits(&self, tool: &str) -> bool {
-        self.agent.as_ref().is_none_or(|agent| agent.admits(tool))
-    }
-
-    /// What the query has cost.
-    pub(crate) fn spent(&self) -> NanoUsd {
-        self.meter().total().saturating_sub(self.carried)
-    }
-
-    /// The model that the next request is for.
-    pub(crate) fn model(&self) -> String {
-        self.model.clone().unwrap_or_else(|| lock(&self.live).model.clone())
-    }
-
-    /// A subagent's journal, where the session has one.
-    pub(crate) fn journal_of(&self, tag: &AgentTag) -> Option<Arc<Journal>> {
-        let journal = self.out.journal.as_ref()?;
-        let made = journal.of_agent(&tag.agent_id);
-        made.map_err(|error| tracing::warn!(%error, "a subagent's transcript is not kept")).ok().map(Arc::new)
     }
 
     /// Notes the end of a reply.
@@ -154,6 +123,10 @@ pub(crate) struct Session {
     pub(crate) history: Vec<MessageParam>,
     /// The reply that a turn before a restart did not get past.
     pub(crate) open: Option<OpenReply>,
+    /// What the conversation had cost before this query.
+    pub(crate) carried: NanoUsd,
+    /// What the query had cost before the conversation was cleared.
+    pub(crate) spent_before: NanoUsd,
     pub(crate) results: u64,
     /// What was used when the last result was given.
     pub(crate) reported: BTreeMap<String, ModelUsage>,
@@ -163,8 +136,10 @@ pub(crate) struct Session {
     last: Option<(String, Option<Message>)>,
     /// Nothing was said yet.
     pub(crate) is_new: bool,
-    /// Whether hosts were told that it runs.
-    pub(crate) is_running: bool,
+    /// How full the context window is.
+    pub(crate) fill: Fill,
+    /// The prompt that has no reply yet: its id, and where it begins in the last message.
+    pub(crate) waiting_prompt: Option<(String, usize)>,
 }
 
 /// Runs a query until it has no more prompts, or is cancelled.
@@ -194,25 +169,18 @@ pub(crate) async fn run(
     let resumes = options.continue_interrupted && found.interrupted;
     // However the session ends, its servers do.
     let _servers = mcp.guard();
-    let (patience, spares_tasks) = (options.background_patience, options.interrupt_spares_tasks);
     match set_up(options, out.clone(), mcp).await {
         Ok(mut setup) => {
             if let Some(system) = found.system_prompt.clone().filter(|_| setup.opening.keeps_system_prompt) {
                 setup.system = system;
             }
-            let tasks = setup.tasks.clone();
-            let initial = setup.agent.as_ref().and_then(|agent| agent.initial_prompt.clone());
             let mut session = Session::new(setup, found);
             show.send_replace(Some(View::of(&session.setup)));
-            let mut inbox = Inbox::new(prompt, tasks.clone(), patience, spares_tasks);
-            if let Some(initial) = initial.filter(|_| session.is_new) {
-                inbox.queue.push_front(text_prompt(initial));
-            }
+            let mut inbox = Inbox::new(prompt, session.setup.asks.clone());
             let mut commands = commands;
             if session.connect(&mut inbox, &mut commands, &cancel).await {
                 session.run(inbox, resumes, commands, cancel).await;
             }
-            tasks.end().await;
         }
         Err(error) => {
             let _ = out.sender.send(Err(error)).await;
@@ -221,45 +189,33 @@ pub(crate) async fn run(
 }
 
 impl Session {
-    fn new(mut setup: Setup, found: Found) -> Self {
+    fn new(setup: Setup, found: Found) -> Self {
         let Found { history, open, meter, prompts, result, .. } = found;
         let last = prompts.last().cloned().map(|uuid| (uuid, result));
+        let carried = meter.total();
         let is_new = history.is_empty() && open.is_none();
         let reported = meter.by_model().clone();
-        setup.carried = meter.total();
         *setup.meter() = meter;
         setup.servers.remember(&history);
         Self {
             setup: Arc::new(setup),
             history,
             open,
+            carried,
+            spent_before: NanoUsd::ZERO,
             results: 0,
             reported,
             prompts: prompts.into_iter().collect(),
             last,
             is_new,
-            is_running: false,
-        }
-    }
-
-    /// A subagent's.
-    pub(crate) fn within(setup: Arc<Setup>) -> Self {
-        Self {
-            setup,
-            history: Vec::new(),
-            open: None,
-            results: 0,
-            reported: BTreeMap::new(),
-            prompts: HashSet::new(),
-            last: None,
-            is_new: true,
-            is_running: false,
+            fill: Fill::default(),
+            waiting_prompt: None,
         }
     }
 
     /// What this query has cost.
     pub(crate) fn spent(&self) -> NanoUsd {
-        self.setup.spent()
+        self.setup.meter().total().saturating_sub(self.carried) + self.spent_before
     }
 
     /// What a prompt begins. One that was taken already, before a restart maybe, begins nothing again: its turn is
@@ -323,14 +279,9 @@ impl Session {
         loop {
             let cause = match first.take() {
                 Some(cause) => Some(cause),
-                None => match inbox.next(&mut commands, &live, &cancel).await {
-                    Next::Prompt(prompt) => self.cause(*prompt).await,
-                    Next::Notices(notices) => Some(Cause::Notices(notices)),
-                    Next::Rest => {
-                        self.rest().await;
-                        None
-                    }
-                    Next::End => return,
+                None => match inbox.next(&mut commands, &live, &cancel, || self.answer_asks()).await {
+                    Some(prompt) => self.cause(prompt).await,
+                    None => return,
                 },
             };
             let Some(cause) = cause else { continue };
@@ -350,70 +301,51 @@ impl Session {
     }
 }
 
-/// What a session does next.
-enum Next {
-    Prompt(Box<UserMessage>),
-    /// Something in the background has ended.
-    Notices(Vec<Notice>),
-    /// Nothing, but what goes on in the background has changed.
-    Rest,
-    End,
-}
-
 /// Prompts that wait.
 struct Inbox {
     queue: VecDeque<UserMessage>,
     open: bool,
-    tasks: Tasks,
-    /// How long what is in the background is waited for once no more prompts come.
-    patience: Duration,
-    spares_tasks: bool,
+    asks: Asks,
 }
 
 impl Inbox {
-    fn new(prompt: Prompt, tasks: Tasks, patience: Duration, spares_tasks: bool) -> Self {
+    fn new(prompt: Prompt, asks: Asks) -> Self {
         let (queue, open) = match prompt {
             Prompt::Text(text) => ([text_prompt(text)].into(), false),
             Prompt::Messages(messages) => (messages.into(), false),
             Prompt::Open => (VecDeque::new(), true),
         };
-        Self { queue, open, tasks, patience, spares_tasks }
+        Self { queue, open, asks }
     }
 
-    /// What comes next; the end when no more prompts come and what is in the background has ended, or takes too long.
+    /// The next prompt; `None` when no more come.
     async fn next(
         &mut self,
         commands: &mut mpsc::Receiver<Command>,
         live: &Mutex<Live>,
         cancel: &CancellationToken,
-    ) -> Next {
-        let patience = Instant::now() + self.patience;
+        answer_asks: impl Fn(),
+    ) -> Option<UserMessage> {
         loop {
             // What was asked first is done first: a mode set before a prompt holds for it.
             while let Ok(command) = commands.try_recv() {
                 self.take_in(command, live, None);
             }
+            answer_asks();
             if cancel.is_cancelled() {
-                return Next::End;
+                return None;
             }
             if let Some(prompt) = self.queue.pop_front() {
-                return Next::Prompt(Box::new(prompt));
+                return Some(prompt);
             }
-            let notices = self.tasks.take_notices(None);
-            if !notices.is_empty() {
-                return Next::Notices(notices);
-            }
-            if !self.open && !self.tasks.is_busy() {
-                return Next::End;
+            if !self.open {
+                return None;
             }
             let command = tokio::select! {
                 biased;
-                () = cancel.cancelled() => return Next::End,
-                command = commands.recv() => command,
-                () = self.tasks.changed() => return Next::Rest,
-                () = sleep_until(patience), if !self.open => return Next::End,
+                () = cancel.cancelled() => return None,
+                command = commands.recv() => command?,
             };
-            let Some(command) = command else { return Next::End };
             self.take_in(command, live, None);
         }
     }
@@ -449,22 +381,12 @@ impl Inbox {
                 if let Some(turn) = turn {
                     turn.cancel();
                 }
-                if !self.spares_tasks {
-                    self.tasks.interrupt();
-                }
                 let _ = reply.send(interrupted);
-            }
-            Command::TellTasks(reply) => {
-                let tasks = self.tasks.clone();
-                self.tasks.spawn(async move { tasks.tell_listing().await });
-                let _ = reply.send(());
-            }
-            Command::Tasks(reply) => {
-                let _ = reply.send(self.tasks.clone());
             }
             Command::SetPermissionMode { mode, reply } => {
                 let _ = reply.send(lock(live).set_mode(mode));
             }
+            Command::ContextUsage(reply) => self.asks.push(reply),
             Command::SetModel { model, reply } => {
                 let model = model.map(|name| PriceTable::embedded().resolve_alias(&name).to_owned());
                 lock(live).set_model(model);
@@ -474,7 +396,7 @@ impl Inbox {
     }
 }
 
-async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error> {
+async fn set_up(options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error> {
     let client = Arc::new(Client::new(&options.api)?);
     let cwd = directory(&options.cwd).await?;
     if let Some(journal) = &out.journal {
@@ -487,10 +409,7 @@ async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, E
         additional_directories.push(directory(&cwd.join(path)).await?);
     }
     let policy = policy(&options, &cwd, &additional_directories)?;
-    let agents = Arc::new(subagent::all(std::mem::take(&mut options.agents)));
-    let main_agent = main_agent(&mut options, &agents)?;
-    let mut tools = offered(&options, &policy, &agents)?;
-    tools.retain(|offered| main_agent.as_ref().is_none_or(|agent| agent.admits(offered.tool.name())));
+    let tools = offered(&options, &policy)?;
     let definitions = tools.iter().map(definition).collect();
     let model = PriceTable::embedded().resolve_alias(&options.model).to_owned();
     let bypass_permitted =
@@ -515,19 +434,14 @@ async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, E
         within: Within::default(),
     };
     out.cwd.clone_from(&context.cwd);
-    let servers = ServerTools::new(mcp, options.tool_search, options.tools.clone());
+    let servers = ServerTools::new(mcp, &options);
     Ok(Setup {
         system: prompt::system(&options, &context, &additional_directories, (out.clock)()),
+        auto_compact: options.auto_compact,
+        asks: Asks::default(),
         opening: Opening::new(&options, &context, &additional_directories, (out.clock)()),
         tasks: Tasks::new(out.clone(), &context.output_dir),
         hooks: SessionHooks::new(options.hooks, &out, &live, options.effort.as_deref()),
-        agents,
-        agent: main_agent,
-        model: None,
-        headers: HeaderMap::new(),
-        carried: NanoUsd::ZERO,
-        background_tasks: options.background_tasks,
-        forward_subagent_text: options.forward_subagent_text,
         out,
         client,
         meter: Arc::default(),
@@ -542,12 +456,15 @@ async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, E
         home: options.home,
         additional_directories,
         thinking: options.thinking,
+        thinking_display: options.thinking_display,
+        task_budget: options.task_budget,
         effort: options.effort,
         max_output_tokens: options.max_output_tokens,
         fallback_models: resolved(&options.fallback_models),
         include_partial_messages: options.include_partial_messages,
         state_events: options.session_state_events,
         api_key_source: options.api_key_source,
+        commands: options.commands.into(),
         waiting: Arc::default(),
         servers,
     })
@@ -575,45 +492,17 @@ fn policy(options: &Options, cwd: &std::path::Path, more: &[PathBuf]) -> Result<
     })
 }
 
-/// The agent that the main thread works as. Its prompt stands where the host gives none.
-fn main_agent(
-    options: &mut Options,
-    agents: &BTreeMap<String, AgentDefinition>,
-) -> Result<Option<Arc<AgentDefinition>>, Error> {
-    let Some(name) = options.agent.take() else { return Ok(None) };
-    let Some(agent) = agents.get(&name) else { return Err(Error::UnknownAgent(name)) };
-    let is_given = match &options.system_prompt {
-        SystemPrompt::Empty | SystemPrompt::Preset => false,
-        SystemPrompt::Text(blocks) => blocks.iter().any(|block| !block.trim().is_empty()),
-    };
-    if !is_given {
-        options.system_prompt = SystemPrompt::Text(vec![agent.prompt.clone()]);
-    }
-    Ok(Some(Arc::new(agent.clone())))
-}
-
-fn offered(
-    options: &Options,
-    policy: &Policy,
-    agents: &BTreeMap<String, AgentDefinition>,
-) -> Result<Vec<Offered>, Error> {
+fn offered(options: &Options, policy: &Policy) -> Result<Vec<Offered>, Error> {
     let mut chosen: Vec<Arc<dyn Tool>> = tools::builtin();
     if let ToolSet::Only(names) = &options.tools {
         let is_known = |name: &&String| {
-            offer::NAMES.contains(&name.as_str())
-                || chosen.iter().any(|tool| tool.name() == tools::canonical(name))
+            tools::FOR_SERVERS.contains(&name.as_str()) || chosen.iter().any(|tool| tool.name() == *name)
         };
         if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
             return Err(Error::UnknownTool(unknown.clone()));
         }
-        chosen.retain(|tool| names.iter().any(|name| tools::canonical(name) == tool.name()));
+        chosen.retain(|tool| names.iter().any(|name| name == tool.name()));
     }
-    for tool in &mut chosen {
-        if tool.name() == "Agent" {
-            *tool = Arc::new(tools::Agent::new(agents, options.background_tasks));
-        }
-    }
-    chosen.retain(|tool| options.background_tasks || tool.name() != "TaskStop");
     chosen.extend(options.custom_tools.iter().cloned());
     for (index, tool) in chosen.iter().enumerate() {
         if chosen[..index].iter().any(|earlier| earlier.name() == tool.name()) {

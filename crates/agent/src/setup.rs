@@ -7,13 +7,15 @@ use wardian_agent::{
     tools,
 };
 
-use crate::agents::Agents;
 use crate::args::{Args, Complaint};
 use crate::env::Environment;
+use crate::launch;
 use crate::servers::Servers;
 
 /// Lets a request say how hard the model tries. source: the protocol reference, section 2.11.
 const EFFORT_BETA: &str = "effort-2025-11-24";
+/// Lets a request say how many tokens the model is to get by with. source: observed of the official CLI.
+const TASK_BUDGET_BETA: &str = "task-budgets-2026-03-13";
 
 /// How a query is set up, and what of it the host may still say.
 pub struct Setup {
@@ -22,10 +24,6 @@ pub struct Setup {
     pub system_prompt_given: bool,
     /// The tool servers that the host runs.
     pub servers: Servers,
-    /// The agents that can be called on.
-    pub agents: Agents,
-    /// Whether a flag or the environment named the model; else the main thread's agent may.
-    pub model_given: bool,
     /// Whether the host asked to be asked.
     pub ask_host: bool,
     /// The folder of all sessions' file checkpoints, if they are kept.
@@ -62,12 +60,12 @@ impl Setup {
         let mut api = environment.api;
         let effort = args.effort.take().or(environment.effort);
         args.betas.extend(effort.as_ref().map(|_| EFFORT_BETA.to_owned()));
+        args.betas.extend(args.task_budget.map(|_| TASK_BUDGET_BETA.to_owned()));
         if !args.betas.is_empty() {
             api.headers.push(("anthropic-beta".to_owned(), args.betas.join(",")));
         }
         let checkpoints = environment.config_dir.filter(|_| environment.file_checkpoints);
         let defaults = Options::default();
-        let model_given = args.model.is_some() || environment.model.is_some();
         let options = Options {
             cwd,
             model: args.model.take().or(environment.model).unwrap_or(defaults.model),
@@ -86,8 +84,13 @@ impl Setup {
             env,
             home: environment.home,
             tool_limits: environment.tool_limits,
+            mcp_launcher: launch::launcher(),
+            tool_search: environment.tool_search,
+            max_mcp_output_chars: environment.max_mcp_output_chars.unwrap_or(defaults.max_mcp_output_chars),
             api,
             thinking: thinking(args.thinking, environment.max_thinking_tokens),
+            thinking_display: args.thinking_display.take(),
+            task_budget: args.task_budget,
             effort,
             max_output_tokens: environment.max_output_tokens,
             include_partial_messages: args.include_partial_messages,
@@ -95,9 +98,6 @@ impl Setup {
             api_key_source: environment.api_key_source.to_owned(),
             session_id: args.session_id.take(),
             continue_interrupted: environment.resume_interrupted,
-            agent: args.agent.take(),
-            background_tasks: environment.background_tasks,
-            background_patience: environment.background_patience.unwrap_or(defaults.background_patience),
             ..Options::default()
         };
         let mut servers = std::mem::take(&mut args.servers);
@@ -106,8 +106,6 @@ impl Setup {
         Ok(Self {
             options,
             servers,
-            agents: std::mem::take(&mut args.agents),
-            model_given,
             system_prompt_given,
             ask_host: args.ask_host && !args.never_ask,
             checkpoints: checkpoints.map(|config| config.join("file-history")),
@@ -144,8 +142,9 @@ impl Setup {
 fn built(asked: ToolSet) -> ToolSet {
     let ToolSet::Only(names) = asked else { return asked };
     let known = tools::builtin();
-    let (there, missing): (Vec<String>, Vec<String>) =
-        names.into_iter().partition(|name| known.iter().any(|tool| tool.name() == tools::canonical(name)));
+    let (there, missing): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| {
+        tools::FOR_SERVERS.contains(&name.as_str()) || known.iter().any(|tool| tool.name() == name)
+    });
     if !missing.is_empty() {
         eprintln!("warning: wardian-agent has no tool {}", missing.join(", "));
     }

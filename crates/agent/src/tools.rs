@@ -1,16 +1,14 @@
-//! The built-in tools.
+//! The built-in tools: Read, Write, Edit, Bash, Glob, Grep.
 //!
 //! Names, inputs and structured outputs are those of the protocol reference, section 1.6; what the model is told is
 //! in our own words. A tool never decides whether it may run: that is done before it is called. What it does guard is
 //! the process it runs in: no tool opens a device, a pipe or a file about a process, so none can hang on one or read
 //! the agent's own memory and environment.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::tool::{Tool, ToolOutput};
 
-mod agent;
 pub mod bash;
 mod edit;
 pub(crate) mod file;
@@ -20,42 +18,33 @@ mod input;
 pub(crate) mod mcp_resources;
 mod patch;
 mod read;
-mod task_stop;
 mod text;
 pub(crate) mod tool_search;
 mod walk;
 mod work;
 mod write;
 
-pub use self::agent::Agent;
 pub use self::bash::Bash;
 pub use self::edit::Edit;
 pub use self::glob::Glob;
 pub use self::grep::Grep;
 pub use self::read::Read;
-pub use self::task_stop::TaskStop;
 pub use self::write::Write;
+
+/// The tools that a session has only where there are tool servers.
+pub const FOR_SERVERS: [&str; 3] = [mcp_resources::LIST, mcp_resources::READ, tool_search::NAME];
 
 /// Returns all built-in tools, made for one session.
 #[must_use]
 pub fn builtin() -> Vec<Arc<dyn Tool>> {
     vec![
-        // A session puts one in its place that knows its subagents.
-        Arc::new(Agent::new(&BTreeMap::new(), true)),
         Arc::new(Bash::default()),
         Arc::new(Edit),
         Arc::new(Glob),
         Arc::new(Grep),
         Arc::new(Read),
-        Arc::new(TaskStop),
         Arc::new(Write),
     ]
-}
-
-/// The name that a tool has here: one has an old one too.
-#[must_use]
-pub fn canonical(name: &str) -> &str {
-    if name == "Task" { "Agent" } else { name }
 }
 
 /// Why a call failed, in words that the model can act on.

@@ -7,10 +7,11 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use wardian_protocol::frame::PermissionDenial;
-use wardian_protocol::{ContentBlock, MessageParam, Role, Usage};
+use wardian_protocol::{ContentBlock, MessageParam, Role};
 
 use crate::authorise::lock;
 use crate::call::{Called, Whole, call_model, hooks_on};
+use crate::command::Local;
 use crate::execute::{Deferred, Past, ToolsEnd, run_tools};
 use crate::frames::presentable;
 use crate::meter::{add_usage, no_usage};
@@ -18,16 +19,13 @@ use crate::request::{Parts, body, without_breakpoints};
 use crate::session::Session;
 use crate::spending::Spending;
 use crate::state::{End, Progress, ReplyFacts, Step};
-use crate::task::Notice;
 use crate::transcript::{OpenReply, calls};
-use crate::{UserMessage, random, words};
+use crate::{AutoCompact, UserMessage, random, words};
 
 mod ending;
 mod hooked;
 mod init;
 mod result;
-
-pub(crate) use self::result::whole;
 
 /// How often in a turn a reply may break off in the middle and be taken up again.
 const MAX_BREAKS: u32 = 3;
@@ -35,8 +33,6 @@ const MAX_BREAKS: u32 = 3;
 /// What a turn begins with.
 pub(crate) enum Cause {
     Prompt(Box<UserMessage>),
-    /// Work in the background has ended.
-    Notices(Vec<Notice>),
     /// Nothing new: a restart interrupted it.
     Restart,
 }
@@ -51,22 +47,18 @@ struct Ahead {
 }
 
 /// What a turn has come to so far.
-struct Turn {
-    progress: Progress,
+pub(crate) struct Turn {
+    pub(crate) progress: Progress,
     spending: Spending,
     denials: Vec<PermissionDenial>,
     /// The text of the last reply: what the turn's result is.
-    result: String,
-    /// Of the last reply alone.
-    last_usage: Usage,
-    /// The tools that were called.
-    tools: Vec<String>,
-    /// The background work whose end began it.
-    origin: Option<Value>,
+    pub(crate) result: String,
     stop_reason: Option<String>,
     api_error: Option<ApiFailure>,
-    /// The model that took the place of one that failed.
-    model: Option<String>,
+    /// The command that this turn is, where the model is not asked.
+    pub(crate) local_command: Option<&'static str>,
+    /// The model of the command that began the turn, or the one that took the place of one that failed.
+    pub(crate) model: Option<String>,
     /// The models that may.
     fallbacks: VecDeque<String>,
     /// How often a reply broke off in the middle.
@@ -83,63 +75,47 @@ struct ApiFailure {
     kind: Option<String>,
 }
 
-/// What a subagent's turn came to.
-pub(crate) struct Handed {
-    pub(crate) end: End,
-    /// What it says at the end.
-    pub(crate) text: String,
-    pub(crate) denials: Vec<PermissionDenial>,
-    /// The tools that it called.
-    pub(crate) tools: Vec<String>,
-    /// Of its last reply.
-    pub(crate) usage: Usage,
-}
-
-impl Turn {
-    fn new(fallbacks: VecDeque<String>) -> Self {
-        Self {
+impl Session {
+    /// Takes a turn and gives its messages, from `system/init` to the result.
+    pub(crate) async fn turn(&mut self, cause: Cause, stop: &CancellationToken) {
+        let mut turn = Turn {
             progress: Progress::default(),
             spending: Spending::new(),
             denials: Vec::new(),
             result: String::new(),
-            last_usage: no_usage(),
-            tools: Vec::new(),
-            origin: None,
             stop_reason: None,
             api_error: None,
+            local_command: None,
             model: None,
-            fallbacks,
+            fallbacks: self.setup.fallback_models.clone().into(),
             breaks: 0,
             stop_blocks: 0,
             deferred: None,
+        };
+        if self.setup.state_events {
+            self.setup.out.state("running").await;
         }
-    }
-}
-
-impl Session {
-    /// Takes a turn and gives its messages, from `system/init` to the result.
-    pub(crate) async fn turn(&mut self, cause: Cause, stop: &CancellationToken) {
-        let mut turn = Turn::new(self.setup.fallback_models.clone().into());
-        self.run_begins().await;
         if let Cause::Prompt(prompt) = &cause {
             turn.spending.prompts.extend(prompt.uuid.clone());
         }
         self.refresh_tools();
+        let cause = match cause {
+            Cause::Prompt(prompt) if let Some(command) = Local::of(&prompt) => {
+                return self.run_local(turn, command, *prompt, stop).await;
+            }
+            cause => cause,
+        };
         let heard = self.show_hooks(&cause, stop).await;
-        self.setup.out.system("init", self.init_fields(&turn)).await;
+        self.give_init(&turn).await;
+        let mut rules = Vec::new();
         let reply = match cause {
             Cause::Restart => self.open.take(),
-            Cause::Prompt(prompt) => {
+            Cause::Prompt(mut prompt) => {
                 if heard.refusal.as_ref().is_none_or(|refusal| refusal.kept) {
                     self.settle().await;
+                    rules = self.expand(&mut turn, &mut prompt).await;
                     self.hear_prompt(*prompt, heard.context).await;
                 }
-                None
-            }
-            Cause::Notices(notices) => {
-                self.settle().await;
-                turn.origin = notices.last().map(Notice::origin);
-                self.hear_notices(notices).await;
                 None
             }
         };
@@ -154,48 +130,12 @@ impl Session {
         if self.setup.out.lost().is_some() {
             end = End::Unkept;
         }
+        self.end_command(&rules);
         self.give_result(turn, end).await;
-        self.rest().await;
     }
 
-    async fn run_begins(&mut self) {
-        if self.setup.state_events && !std::mem::replace(&mut self.is_running, true) {
-            self.setup.out.state("running").await;
-        }
-    }
-
-    /// Tells the host that nothing goes on, if that is so: subagents in the background count, commands do not.
-    pub(crate) async fn rest(&mut self) {
-        if self.is_running && !self.setup.tasks.has_agents() {
-            self.is_running = false;
-            self.setup.out.state("idle").await;
-        }
-    }
-
-    /// Takes a subagent's turn, without `init` and result.
-    pub(crate) async fn task(&mut self, content: Vec<ContentBlock>, stop: &CancellationToken) -> Handed {
-        let mut turn = Turn::new(self.setup.fallback_models.clone().into());
-        self.refresh_tools();
-        if std::mem::take(&mut self.is_new) {
-            self.say_opening("session_start").await;
-        }
-        let is_beside = self.setup.out.agent.as_ref().is_some_and(|agent| agent.task.is_backgrounded());
-        if is_beside {
-            self.setup.out.keep_context(content.clone()).await;
-        } else {
-            self.setup.out.user(content.clone(), None, false).await;
-        }
-        self.hear(content);
-        let end = self.drive(&mut turn, None, stop).await;
-        Handed { end, text: turn.result, denials: turn.denials, tools: turn.tools, usage: turn.last_usage }
-    }
-
-    /// Tells the model what has ended in the background.
-    async fn hear_notices(&mut self, notices: Vec<Notice>) {
-        let content: Vec<ContentBlock> =
-            notices.iter().map(|notice| ContentBlock::text(words::task_notice(notice))).collect();
-        self.setup.out.keep_context(content.clone()).await;
-        self.hear(content);
+    pub(crate) async fn give_init(&self, turn: &Turn) {
+        self.setup.out.system("init", self.init_fields(turn)).await;
     }
 
     /// `reply`: the one that a restart left open.
@@ -205,6 +145,7 @@ impl Session {
             Some(reply) => Some(self.reopen(reply, stop).await),
             None => None,
         };
+        let mut was_too_long = false;
         loop {
             if self.setup.out.lost().is_some() {
                 return End::Unkept;
@@ -215,7 +156,19 @@ impl Session {
                     if let Some(end) = limits.before_call(self.spent()) {
                         return end;
                     }
+                    self.answer_asks();
+                    self.compact_if_full(turn, stop).await;
                     match self.call(turn, stop).await {
+                        Called::Failed(failure)
+                            if failure.is_too_long()
+                                && !std::mem::replace(&mut was_too_long, true)
+                                && self.setup.auto_compact != AutoCompact::Off =>
+                        {
+                            if !self.compact_by_itself(turn, stop).await {
+                                return self.api_error(turn, &failure).await;
+                            }
+                            continue;
+                        }
                         Called::Replied(whole) => Ahead { whole, past: Past::default(), is_known: false },
                         Called::Broken(partial, _) if turn.breaks < MAX_BREAKS => {
                             self.broken(turn, *partial).await;
@@ -251,12 +204,11 @@ impl Session {
         loop {
             self.refresh_tools();
             let Self { setup, history, .. } = self;
-            let model = turn.model.clone().unwrap_or_else(|| setup.model());
+            let model = turn.current_model(setup);
             let (thinking, effort) = {
                 let live = lock(&setup.live);
-                // A subagent has its own.
-                let effort = live.effort.clone().filter(|_| setup.out.agent.is_none());
-                (live.thinking.unwrap_or(setup.thinking), effort.or_else(|| setup.effort.clone()))
+                let effort = live.effort.clone().or_else(|| setup.effort.clone());
+                (live.thinking.unwrap_or(setup.thinking), effort)
             };
             turn.fallbacks.retain(|fallback| *fallback != model);
             let write = |max_tokens| {
@@ -267,7 +219,9 @@ impl Session {
                     tools: &setup.definitions,
                     history,
                     thinking,
+                    thinking_display: setup.thinking_display.as_deref(),
                     effort: effort.as_deref(),
+                    task_budget: setup.task_budget,
                     session_id: &setup.out.session_id,
                 })
             };
@@ -325,8 +279,6 @@ impl Session {
             reply.content.iter().filter(|block| matches!(block, ContentBlock::ToolUse { .. })).count();
         turn.stop_reason.clone_from(&reply.stop_reason);
         turn.result = text_of(&reply.content);
-        turn.tools.extend(tools_of(&reply.content));
-        turn.last_usage = reply.usage.clone();
         let facts = ReplyFacts { stop_reason: reply.stop_reason.as_deref(), tool_calls, spent: self.spent() };
         let step = turn.progress.after_reply(self.setup.limits, &facts);
         // source: the reference, section 2.7: what the reply over the budget used is in `modelUsage` alone.
@@ -340,12 +292,14 @@ impl Session {
             self.remember(&reply.content);
         }
         if !is_known {
+            self.note_fill(&reply.usage);
             self.setup.keep_reply_end(keep, reply.stop_reason.as_deref()).await;
         }
         step
     }
 
     fn remember(&mut self, content: &[ContentBlock]) {
+        self.waiting_prompt = None;
         let content = content.iter().map(presentable).collect();
         self.history.push(MessageParam::new(Role::Assistant, content));
     }
@@ -363,14 +317,7 @@ impl Session {
         self.hear(executed.results);
         self.be_told(executed.context).await;
         match executed.ended {
-            ToolsEnd::Done => {
-                let owner = self.setup.out.agent.as_ref().map(|agent| agent.agent_id.as_str());
-                let notices = self.setup.tasks.take_notices(owner);
-                if !notices.is_empty() {
-                    self.hear_notices(notices).await;
-                }
-                turn.progress.after_tools(self.setup.limits)
-            }
+            ToolsEnd::Done => turn.progress.after_tools(self.setup.limits),
             ToolsEnd::Interrupted => {
                 self.note(turn, words::INTERRUPTED_TOOLS).await;
                 Some(End::AbortedTools)
@@ -432,6 +379,8 @@ impl Session {
         }
         // Where it cannot be kept the turn ends before anything is done.
         let _ = self.setup.out.keep_prompt(&uuid, &message, mode).await;
+        let said = self.history.last().filter(|last| last.role == Role::User);
+        self.waiting_prompt = Some((uuid.clone(), said.map_or(0, |last| last.content.len())));
         self.prompts.insert(uuid);
         self.hear(message.content);
         self.be_told(context).await;
@@ -453,7 +402,7 @@ impl Session {
     }
 
     /// Answers the calls that an earlier turn, or a restart, left open: they are not run. Gives how many there were.
-    async fn settle(&mut self) -> u64 {
+    pub(crate) async fn settle(&mut self) -> u64 {
         let mut past = Past::default();
         if let Some(OpenReply { content, started, answered, stop_reason: _ }) = self.open.take() {
             self.history.push(MessageParam::new(Role::Assistant, content));
@@ -482,16 +431,6 @@ impl Session {
         }
         given
     }
-}
-
-fn tools_of(content: &[ContentBlock]) -> impl Iterator<Item = String> {
-    content.iter().filter_map(|block| match block {
-        ContentBlock::ToolUse { name, .. } => Some(name.clone()),
-        ContentBlock::Text { .. }
-        | ContentBlock::Thinking { .. }
-        | ContentBlock::ToolResult { .. }
-        | ContentBlock::Other(_) => None,
-    })
 }
 
 fn text_of(content: &[ContentBlock]) -> String {

@@ -3,6 +3,8 @@
 
 #[path = "it/binary.rs"]
 mod binary;
+#[path = "it/commands.rs"]
+mod commands;
 #[path = "it/failures.rs"]
 mod failures;
 #[path = "it/forks.rs"]
@@ -25,6 +27,8 @@ mod permissions;
 mod process;
 #[path = "it/restarts.rs"]
 mod restarts;
+#[path = "it/servers.rs"]
+mod servers;
 #[path = "it/steering.rs"]
 mod steering;
 #[path = "it/support.rs"]
@@ -33,3 +37,5 @@ mod support;
 mod transcripts;
 #[path = "it/turns.rs"]
 mod turns;
+#[path = "it/wire.rs"]
+mod wire;

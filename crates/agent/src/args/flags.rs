@@ -95,13 +95,13 @@ const fn not_built(name: &'static str, takes: Takes) -> Flag {
 #[rustfmt::skip]
 const FLAGS: &[Flag] = &[
     text("add-dir", |args, value| args.additional_directories.push(value.into())),
-    text("agent", |args, value| args.agent = not_empty(value)),
-    value("agents", |args, given| args.agents.add_flag(given.value)),
+    not_built("agent", Takes::Value),
+    not_built("agents", Takes::Value),
     switch("allow-dangerously-skip-permissions", |args| args.allow_skip_permissions = true),
     text("allowed-tools", |args, value| args.allowed_tools.extend(split_rules(value))),
     text("append-system-prompt", |args, value| args.append_system_prompt = not_empty(value)),
     text("append-system-prompt-file", |args, value| args.append_system_prompt_file = Some(value.into())),
-    not_built("await-initialize", Takes::Nothing),
+    switch("await-initialize", |args| args.servers.await_initialize = true),
     harmless("bare", Takes::Nothing),
     text("betas", |args, value| args.betas.extend(split_rules(value))),
     switch("continue", |args| args.resume_newest = true),
@@ -139,12 +139,12 @@ const FLAGS: &[Flag] = &[
     // Nothing is loaded from settings files, so an empty list changes nothing.
     value("setting-sources", |_, given| if given.value.is_empty() { Ok(()) } else { Err(given.not_built()) }),
     text("settings", |args, value| args.settings = not_empty(value)),
-    harmless("strict-mcp-config", Takes::Nothing),
+    switch("strict-mcp-config", |args| args.servers.strict = true),
     text("system-prompt", |args, value| args.system_prompt = Some(value.to_owned())),
     text("system-prompt-file", |args, value| args.system_prompt_file = Some(value.into())),
-    not_built("task-budget", Takes::Value),
+    value("task-budget", |args, given| given.at_least_one().map(|tokens| args.task_budget = Some(tokens))),
     value("thinking", |args, given| given.choice(&THINKING).map(|thinking| args.thinking = thinking)),
-    harmless("thinking-display", Takes::Value),
+    value("thinking-display", |args, given| given.choice(&DISPLAYS).map(|shown| args.thinking_display = Some(shown.to_owned()))),
     text("tools", |args, value| args.tools = tools(value)),
     harmless("verbose", Takes::Nothing),
 ];
@@ -155,6 +155,7 @@ const EFFORTS: [(&str, &str); 5] =
 const INPUTS: [(&str, bool); 2] = [("text", false), ("stream-json", true)];
 const OUTPUTS: [(&str, OutputFormat); 3] =
     [("text", OutputFormat::Text), ("json", OutputFormat::Json), ("stream-json", OutputFormat::StreamJson)];
+const DISPLAYS: [(&str, &str); 2] = [("summarized", "summarized"), ("omitted", "omitted")];
 const THINKING: [(&str, Thinking); 2] = [("adaptive", Thinking::Adaptive), ("disabled", Thinking::Disabled)];
 
 fn budget(tokens: u64) -> Thinking {

@@ -76,7 +76,7 @@ impl<'a> Reading<'a> {
         let posted = tokio::select! {
             biased;
             () = self.stop.cancelled() => return Ended::Interrupted,
-            posted = self.setup.client.post(request, &self.setup.headers) => posted,
+            posted = self.setup.client.post(request) => posted,
         };
         let mut reply = match posted {
             Ok(reply) => reply,

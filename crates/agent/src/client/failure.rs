@@ -127,8 +127,8 @@ impl Failure {
     }
 
     /// source: the messages of the Messages API.
-    fn is_too_long(&self) -> bool {
-        self.message.starts_with("prompt is too long")
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.message.starts_with("prompt is too long") || self.message.contains("exceed context limit")
     }
 
     fn is_out_of_credit(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Requests about files: the way back to a checkpoint.
+//! Requests about what the session holds: files as they were at a prompt, and what fills the context window.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -15,6 +15,16 @@ struct RewindFiles {
 }
 
 impl Front {
+    /// Counts are estimates, whatever detail is asked for: nothing is sent to the API.
+    pub(super) fn context_usage(&self) -> Done {
+        let Some(handle) = self.query.as_ref().map(|query| query.handle()) else {
+            return Err("the session has not begun".to_owned());
+        };
+        Ok(Answer::Later(Box::pin(async move {
+            handle.context_usage().await.map_err(|error| format!("failed to {error}"))
+        })))
+    }
+
     /// source: the agent protocol reference, section 1.2: no checkpoint is an error, one that cannot be used is not.
     pub(super) fn rewind_files(&self, asked: Asked) -> Done {
         let RewindFiles { user_message_id, dry_run } = asked.read()?;

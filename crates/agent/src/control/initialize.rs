@@ -20,12 +20,15 @@ impl Front {
     /// Takes the host's set-up in. Once the query has begun it is read and answered: what it began with stays.
     pub(super) fn initialize(&mut self, asked: Asked) -> Done {
         let initialize: Initialize = asked.read()?;
-        let parked = self.setup.servers.add_initialize(&initialize.extra)?;
+        let servers = self.setup.servers.add_initialize(&initialize.extra, self.query.is_none())?;
         set_up(&mut self.setup, &self.host, initialize)?;
         self.initialized = true;
         let mut description = self.description();
-        if !parked.is_null() {
-            description["sdk_mcp_manifests_parked"] = parked;
+        if !servers.parked.is_null() {
+            description["sdk_mcp_manifests_parked"] = servers.parked;
+        }
+        if let Some(applied) = servers.applied {
+            description["mcp_servers_applied"] = applied.into();
         }
         let waiting = ["pending_permission_requests", "pending_user_dialog_requests"];
         let more = waiting.map(|name| (name.to_owned(), json!([])));
@@ -50,8 +53,8 @@ impl Front {
             json!({"interrupted": conversation.is_interrupted(), "last_prompt_uuid": conversation.last_prompt()})
         });
         json!({
-            "commands": [],
-            "agents": self.setup.agents.listing(),
+            "commands": wardian_agent::command::listing(&options.commands),
+            "agents": [],
             "output_style": "default",
             "available_output_styles": ["default"],
             "models": models::list(),
@@ -105,15 +108,16 @@ fn set_up(setup: &mut Setup, host: &Host, initialize: Initialize) -> Result<(), 
 fn set_field(setup: &mut Setup, name: &str, value: Value) -> Result<(), String> {
     match name {
         // They change nothing here: they ask for things that are only more to see.
-        "agentProgressSummaries" | "promptSuggestions" | "supportedDialogKinds" => (),
+        "agentProgressSummaries"
+        | "forwardSubagentText"
+        | "perTaskStopAffordance"
+        | "promptSuggestions"
+        | "supportedDialogKinds" => (),
         "excludeDynamicSections" => setup.options.exclude_dynamic_sections = value == true,
         "systemPromptSnapshot" => setup.options.system_prompt_snapshot = value == true,
         "title" => {
             setup.options.title = value.as_str().filter(|title| !title.trim().is_empty()).map(str::to_owned)
         }
-        "agents" => setup.agents.add_initialize(&value)?,
-        "forwardSubagentText" => setup.options.forward_subagent_text = value == true,
-        "perTaskStopAffordance" => setup.options.interrupt_spares_tasks = value == true,
         // These are read together.
         name if servers::FIELDS.contains(&name) => (),
         _ if nothing(&value) => (),

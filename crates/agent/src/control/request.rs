@@ -95,14 +95,20 @@ impl Front {
         match asked.subtype.as_str() {
             "apply_flag_settings" => self.apply_flag_settings(asked).await,
             "get_binary_version" => Ok(Answer::Now(models::version())),
+            "get_context_usage" => self.context_usage(),
             "get_session_cost" => self.get_session_cost().await,
             "get_settings" => self.get_settings().await,
             "get_usage" => self.get_usage(),
-            "background_tasks" => self.background_tasks(asked),
-            "get_task_output" => self.get_task_output(asked),
             "initialize" => self.initialize(asked),
             "interrupt" => self.interrupt(asked).await,
             "list_models" => Ok(Answer::Now(json!({"models": models::list()}))),
+            "mcp_call" => self.mcp_call(asked),
+            "mcp_message" => self.mcp_message(asked),
+            "mcp_read_resource" => self.mcp_read_resource(asked),
+            "mcp_reconnect" => self.mcp_reconnect(asked),
+            "mcp_set_servers" => self.mcp_set_servers(asked),
+            "mcp_status" => self.mcp_status(),
+            "mcp_toggle" => self.mcp_toggle(asked),
             "read_file" => self.read_file(asked),
             "reload_output_styles" => Ok(Answer::Now(json!({"available_output_styles": ["default"]}))),
             "reload_plugins" => Ok(Answer::Now(self.plugins())),
@@ -114,7 +120,6 @@ impl Front {
             "set_permission_mode" => self.set_permission_mode(asked).await,
             // Nobody watching changes nothing here.
             "set_has_subscribers" => done(),
-            "stop_task" => self.stop_task(asked),
             // Programs compare these words.
             subtype => Ok(Answer::refused(
                 format!("Unsupported control request subtype: {subtype}"),

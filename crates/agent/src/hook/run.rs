@@ -27,8 +27,6 @@ pub(crate) struct SessionHooks {
     prompt_id: Arc<Mutex<Option<String>>>,
     /// How hard the model tries.
     effort: Arc<str>,
-    /// The main thread's transcript, which subagents' hooks are told too.
-    session_transcript: Arc<str>,
 }
 
 impl SessionHooks {
@@ -39,13 +37,18 @@ impl SessionHooks {
             live: Arc::clone(live),
             prompt_id: Arc::default(),
             effort: effort.unwrap_or(DEFAULT_EFFORT).into(),
-            session_transcript: transcript(out).into(),
         }
     }
 
     /// The same hooks, for an agent within this session that speaks through `out`.
+    #[expect(dead_code, reason = "for subagents")]
     pub(crate) fn within(&self, out: &Out, live: &Arc<Mutex<Live>>) -> Self {
         Self { out: out.clone(), live: Arc::clone(live), ..self.clone() }
+    }
+
+    /// The same hooks, told of another session.
+    pub(crate) fn heard_by(&self, out: &Out) -> Self {
+        Self { out: out.clone(), ..self.clone() }
     }
 
     /// Notes which prompt is being answered.
@@ -120,7 +123,8 @@ impl SessionHooks {
 
     /// Where the transcript of this agent is, or would be.
     pub(super) fn transcript(&self) -> String {
-        transcript(&self.out)
+        let journal = self.out.journal.as_ref();
+        journal.map(|journal| journal.path().display().to_string()).unwrap_or_default()
     }
 
     fn input(&self, event: HookEvent, call: Option<&str>, fields: Value) -> HookInput {
@@ -135,7 +139,7 @@ impl SessionHooks {
         HookInput {
             hook_event_name: event.as_str().to_owned(),
             session_id: self.out.session_id.clone(),
-            transcript_path: self.session_transcript.to_string(),
+            transcript_path: self.transcript(),
             cwd: self.out.cwd.display().to_string(),
             prompt_id: self.prompt_id.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             permission_mode: Some(lock(&self.live).policy.mode.as_str().to_owned()),
@@ -145,11 +149,6 @@ impl SessionHooks {
             call: call.map(str::to_owned),
         }
     }
-}
-
-fn transcript(out: &Out) -> String {
-    let journal = out.journal.as_ref();
-    journal.map(|journal| journal.path().display().to_string()).unwrap_or_default()
 }
 
 /// Why a hook said nothing.

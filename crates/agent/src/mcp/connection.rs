@@ -49,6 +49,8 @@ pub(super) struct Surroundings {
     /// What starts programs in their place, so that they die with us.
     pub(super) launcher: Vec<String>,
     pub(super) on_elicitation: Option<OnElicitation>,
+    /// The most characters of a result that the model gets.
+    pub(super) max_output_chars: usize,
     /// Where news goes, while the session is up.
     out: Mutex<Option<Out>>,
 }
@@ -59,6 +61,7 @@ impl Surroundings {
             env: Arc::new(options.env.clone()),
             launcher: options.mcp_launcher.clone(),
             on_elicitation: options.on_elicitation.clone(),
+            max_output_chars: options.max_mcp_output_chars,
             out: Mutex::new(None),
         }
     }

@@ -2,8 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::tool::ToolOutput;
+use crate::session::file_name;
+use crate::tool::{ToolContext, ToolOutput};
+use crate::words;
 
+/// Characters that the model sees of a result that is kept in a file.
+const SHOWN_CHARS: usize = 2_000;
 /// The most blocks of one result.
 const MAX_BLOCKS: usize = 256;
 /// The largest picture, in characters of base64. source: the Messages API's limit of 5 MB a picture.
@@ -24,8 +28,11 @@ pub(super) fn output(mut result: Value) -> ToolOutput {
         blocks.push(text(format!("[{} more parts were left out]", content.len() - MAX_BLOCKS)));
     }
     let structured = result.get("structuredContent").filter(|value| !value.is_null());
-    if let Some(structured) = structured.filter(|_| blocks.is_empty()) {
-        blocks.push(text(structured.to_string()));
+    let is_text = |block: &Value| block["type"] == "text";
+    if let Some(structured) = structured.filter(|_| !is_error && blocks.iter().all(is_text)) {
+        // The texts beside it say the same.
+        let said = structured.to_string();
+        return ToolOutput::ok(said.clone(), json!({"content": said, "structuredContent": structured}));
     }
     if blocks.is_empty() {
         blocks.push(text("(The tool gave nothing.)"));
@@ -35,6 +42,33 @@ pub(super) fn output(mut result: Value) -> ToolOutput {
         return ToolOutput::error(said.join("\n"));
     }
     ToolOutput { content: Value::Array(blocks), structured: Value::Array(content), is_error: false }
+}
+
+/// Keeps a result that is too long for the model in a file, and says where.
+pub(super) async fn fit(output: ToolOutput, most_chars: usize, context: &ToolContext) -> ToolOutput {
+    let texts: Vec<&str> = match &output.content {
+        Value::String(text) => vec![text],
+        Value::Array(blocks) => blocks.iter().filter_map(|block| block["text"].as_str()).collect(),
+        _ => return output,
+    };
+    // A character has a byte at least.
+    if texts.iter().map(|text| text.len()).sum::<usize>() <= most_chars {
+        return output;
+    }
+    let chars = texts.iter().map(|text| text.chars().count()).sum::<usize>();
+    if chars <= most_chars {
+        return output;
+    }
+    let whole = texts.join("\n");
+    let path = context.output_dir.join(format!("{}.txt", file_name(&context.tool_use_id)));
+    let kept = async {
+        tokio::fs::create_dir_all(&context.output_dir).await?;
+        tokio::fs::write(&path, whole.as_bytes()).await
+    };
+    let kept = kept.await.map_err(|error| tracing::warn!(%error, "a long tool result was not kept")).is_ok();
+    let beginning: String = whole.chars().take(SHOWN_CHARS.min(most_chars)).collect();
+    let text = words::server_said_too_much(chars, most_chars, kept.then_some(path.as_path()), &beginning);
+    ToolOutput { content: text.clone().into(), structured: text.into(), is_error: output.is_error }
 }
 
 /// A block; of an error only its words, for the API takes nothing else there.
@@ -122,8 +156,8 @@ mod tests {
                 false,
             ),
             (
-                json!({"content": [], "structuredContent": {"a": 1}}),
-                json!([{"type": "text", "text": "{\"a\":1}"}]),
+                json!({"content": [{"type": "text", "text": "a is 1"}], "structuredContent": {"a": 1}}),
+                json!("{\"a\":1}"),
                 false,
             ),
             (

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 use tokio_util::codec::{FramedRead, LinesCodec};
+use tokio_util::sync::CancellationToken;
 
 use super::wire::{Incoming, MAX_MESSAGE_BYTES, MAX_UNASKED, Outgoing, Reader};
 use crate::tools::bash::Tree;
@@ -33,7 +34,11 @@ pub(super) struct Program {
 
 /// The end of what a program wrote to standard error.
 #[derive(Clone, Debug, Default)]
-pub(super) struct LastWords(Arc<Mutex<Vec<u8>>>);
+pub(super) struct LastWords {
+    kept: Arc<Mutex<Vec<u8>>>,
+    /// Fires when nothing more is written.
+    over: CancellationToken,
+}
 
 /// What a program needs to be started.
 pub(super) struct Launch<'a> {
@@ -85,7 +90,9 @@ impl Program {
 
     /// Waits a moment for it to end by itself.
     pub(super) async fn ended(&mut self) {
-        let _ = timeout(EXIT_GRACE, self.child.wait()).await;
+        if timeout(EXIT_GRACE, self.child.wait()).await.is_ok() {
+            let _ = timeout(EXIT_GRACE, self.last_words.over.cancelled()).await;
+        }
     }
 
     /// How it ended, where it has.
@@ -104,12 +111,13 @@ impl Program {
 impl LastWords {
     /// Reads to the end, and keeps the last of it.
     pub(super) async fn listen(self, mut stderr: ChildStderr) {
+        let _over = self.over.clone().drop_guard();
         let mut chunk = [0; 1024];
         while let Ok(read) = stderr.read(&mut chunk).await {
             if read == 0 {
                 break;
             }
-            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             kept.extend_from_slice(&chunk[..read]);
             let excess = kept.len().saturating_sub(STDERR_BYTES);
             kept.drain(..excess);
@@ -117,7 +125,7 @@ impl LastWords {
     }
 
     fn text(&self) -> String {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&kept);
         let last: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).rev().take(3).collect();
         last.into_iter().rev().map(str::trim).collect::<Vec<_>>().join(" | ")

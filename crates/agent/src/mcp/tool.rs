@@ -119,7 +119,10 @@ impl McpTool {
         };
         match answered {
             _ if context.cancel.is_cancelled() => ToolOutput::error(words::STOPPED),
-            Some(Ok(result)) => content::output(result),
+            Some(Ok(result)) => {
+                let most = registry.surroundings.max_output_chars;
+                content::fit(content::output(result), most, context).await
+            }
             Some(Err(error)) => failed(&error),
             None => {
                 let _ = answer.await;

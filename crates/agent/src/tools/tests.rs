@@ -111,7 +111,7 @@ fn set_modified(path: &Path, seconds: u64) {
 fn all_tools_are_described() {
     let tools = builtin();
     let names: Vec<_> = tools.iter().map(|tool| tool.name()).collect();
-    assert_eq!(names, ["Agent", "Bash", "Edit", "Glob", "Grep", "Read", "TaskStop", "Write"]);
+    assert_eq!(names, ["Bash", "Edit", "Glob", "Grep", "Read", "Write"]);
     for tool in &tools {
         let schema = tool.input_schema();
         assert_eq!(schema["type"], "object");

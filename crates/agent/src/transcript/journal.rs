@@ -69,7 +69,6 @@ impl Journal {
     }
 
     /// One for a new conversation beside this one.
-    #[expect(dead_code, reason = "/clear comes next")]
     pub(crate) fn beside(&self, session_id: &str) -> Self {
         let journal =
             Self::new(self.folder.clone(), self.path.with_file_name(super::file_name(session_id)), None);
@@ -88,20 +87,6 @@ impl Journal {
 
     pub(super) fn branch(&self) -> Option<&str> {
         self.branch.get().map(String::as_str)
-    }
-
-    /// The journal of a subagent, in a folder beside this one. Blocks, for a moment.
-    pub(crate) fn of_agent(&self, id: &str) -> io::Result<Self> {
-        let path = self.path.with_extension("").join("subagents");
-        let folder = file::prepare(&path)?;
-        let journal = Self::new(folder, path.join(format!("agent-{id}.jsonl")), None);
-        if let Some(sealed) = self.sealed.get() {
-            journal.seal_with(sealed.clone());
-        }
-        if let Some(branch) = self.branch.get() {
-            journal.set_branch(branch.clone());
-        }
-        Ok(journal)
     }
 
     /// Writes nothing any more once this fires.

@@ -7,10 +7,11 @@ use serde_json::{Map, Value, json};
 use wardian_protocol::{ContentBlock, JsonMap, MessageParam, NanoUsd, Role, frame::ModelUsage};
 
 use super::Unkept;
+use crate::compact::{Boundary, summary_frame};
 use crate::frames::{Out, PROTOCOL_VERSION};
 use crate::meter::Meter;
 use crate::random::uuid;
-use crate::{AssistantMessage, Message, UserMessage};
+use crate::{AssistantMessage, Message, SystemMessage, UserMessage};
 
 /// Before a call is executed.
 pub(super) const TOOL_STARTED: &str = "wardian_tool_started";
@@ -179,6 +180,66 @@ impl Out {
         journal.append(&line).await
     }
 
+    /// Keeps a command that was typed, under the id that its sender gave it.
+    pub(crate) async fn keep_command(
+        &self,
+        uuid: &str,
+        message: &MessageParam,
+        mode: &str,
+    ) -> Result<(), Unkept> {
+        let mut fields = Map::new();
+        fields.insert("permissionMode".to_owned(), mode.into());
+        fields.insert("isPrompt".to_owned(), true.into());
+        self.keep("user", uuid, message, fields).await
+    }
+
+    /// Keeps what a command came to.
+    pub(crate) async fn keep_said(&self, uuid: &str, content: Vec<ContentBlock>) -> Result<(), Unkept> {
+        self.keep("user", uuid, &MessageParam::new(Role::User, content), Map::new()).await
+    }
+
+    /// Keeps a boundary and the summary behind it, and gives both.
+    pub(crate) async fn compacted(&self, boundary: &Boundary, summary: String) {
+        let timestamp = self.timestamp();
+        let mut frame = json!({"uuid": boundary.uuid, "session_id": self.session_id,
+            "compact_metadata": boundary.metadata()});
+        let mut message = summary_frame(&boundary.summary, &self.session_id, summary);
+        message.extra.insert("timestamp".to_owned(), timestamp.clone().into());
+        message.extra.insert("isSynthetic".to_owned(), true.into());
+        if let Some(journal) = &self.journal {
+            let before = journal.follow(&boundary.uuid);
+            frame["logical_parent_uuid"] = json!(before);
+            let line = json!({
+                "parentUuid": null,
+                "logicalParentUuid": before,
+                "isSidechain": false,
+                "type": "system",
+                "subtype": COMPACT_BOUNDARY,
+                "content": "Conversation compacted",
+                "isMeta": false,
+                "level": "info",
+                "compactMetadata": boundary.kept_metadata(),
+                "cwd": self.cwd,
+                "sessionId": self.session_id,
+                "version": PROTOCOL_VERSION,
+                "uuid": boundary.uuid,
+                "timestamp": timestamp,
+                "wardianVersion": env!("CARGO_PKG_VERSION"),
+            });
+            let mut fields = when(&message.extra);
+            fields.insert("isCompactSummary".to_owned(), true.into());
+            fields.insert("isVisibleInTranscriptOnly".to_owned(), true.into());
+            if journal.append(&line).await.is_err()
+                || self.keep("user", &boundary.summary, &message.message, fields).await.is_err()
+            {
+                return;
+            }
+        }
+        let fields = frame.as_object().cloned().unwrap_or_default();
+        self.send(Message::System(SystemMessage { subtype: COMPACT_BOUNDARY.to_owned(), fields })).await;
+        self.send(Message::User(message)).await;
+    }
+
     /// Keeps the name that the host gave the session.
     pub(crate) async fn keep_title(&self, title: &str) -> Result<(), Unkept> {
         let Some(journal) = &self.journal else { return Ok(()) };
@@ -210,7 +271,7 @@ impl Out {
         let Some(journal) = &self.journal else { return Ok(()) };
         let mut line = json!({
             "parentUuid": journal.follow(uuid),
-            "isSidechain": self.agent.is_some(),
+            "isSidechain": false,
             "userType": "external",
             "cwd": self.cwd,
             "sessionId": self.session_id,
@@ -222,9 +283,6 @@ impl Out {
             "gitBranch": journal.branch(),
             "wardianVersion": env!("CARGO_PKG_VERSION"),
         });
-        if let Some(agent) = &self.agent {
-            line["agentId"] = agent.agent_id.clone().into();
-        }
         if let Value::Object(fields) = &mut line {
             fields.extend(more);
         }

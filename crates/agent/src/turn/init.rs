@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::Turn;
 use crate::authorise::lock;
 use crate::frames::PROTOCOL_VERSION;
+use crate::mcp::McpConfigError;
 use crate::session::Session;
 
 /// What of the protocol's additions holds here; hosts look for the names.
@@ -16,6 +17,8 @@ const CAPABILITIES: &[&str] = &[
     "msg_lifecycle_v1",
     "request_marker_lists_v1",
     "sdk_mcp_manifests",
+    "sdk_mcp_tools_list_changed",
+    "mcp_read_resource_v1",
 ];
 
 impl Session {
@@ -25,22 +28,19 @@ impl Session {
             let live = lock(&setup.live);
             (live.policy.mode, live.model.clone())
         };
-        // The old name of one tool is the one that programs know.
-        let wire_name = |name| if name == "Agent" { "Task" } else { name };
-        let tools: Vec<&str> = setup.tools.iter().map(|offered| wire_name(offered.tool.name())).collect();
-        let agents: Vec<&String> = setup.agents.keys().collect();
+        let tools: Vec<&str> = setup.tools.iter().map(|offered| offered.tool.name()).collect();
         let mut fields = json!({
             "cwd": setup.context.cwd,
             "tools": tools,
             "mcp_servers": setup.servers.mcp.init_rows(),
             "model": model,
             "permissionMode": mode.as_str(),
-            "slash_commands": [],
+            "slash_commands": self.command_names(),
             "apiKeySource": setup.api_key_source,
             "claude_code_version": PROTOCOL_VERSION,
             "wardian_version": env!("CARGO_PKG_VERSION"),
             "output_style": "default",
-            "agents": agents,
+            "agents": [],
             "skills": [],
             "plugins": [],
             "capabilities": CAPABILITIES,
@@ -58,6 +58,9 @@ impl Session {
             "ultrathink_typed_raises": false,
             "view_mode": "default",
         });
+        if !setup.servers.skipped.is_empty() {
+            fields["mcp_server_errors"] = setup.servers.skipped.iter().map(McpConfigError::row).collect();
+        }
         if !turn.spending.prompts.is_empty() {
             fields["user_message_uuids"] = turn.spending.prompts.clone().into();
         }

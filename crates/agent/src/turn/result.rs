@@ -16,27 +16,33 @@ use crate::state::End;
 use crate::{Message, ResultMessage, random};
 
 impl Session {
-    pub(super) async fn give_result(&mut self, turn: Turn, end: End) {
+    /// Gives the result, and says that the session rests.
+    pub(crate) async fn give_result(&mut self, turn: Turn, end: End) {
         let subtype = end.subtype();
         let meter = self.setup.meter().clone();
         let extra = self.more_of_result(&turn, end, meter.by_model());
-        let mut denials = turn.denials;
-        denials.extend(self.setup.tasks.take_denials());
         let result = ResultMessage {
             subtype: subtype.to_owned(),
             is_error: end.is_error(),
             duration_ms: millis(turn.spending.times.began.elapsed()),
             duration_api_ms: millis(turn.spending.api_time),
-            num_turns: if end == End::PromptRefused { 0 } else { turn.progress.num_turns() },
+            num_turns: if end == End::PromptRefused || turn.local_command.is_some() {
+                0
+            } else {
+                turn.progress.num_turns()
+            },
             result: (subtype == "success").then_some(turn.result),
             stop_reason: turn.stop_reason.clone(),
             session_id: self.setup.out.session_id.clone(),
             total_cost_usd: meter.total(),
             usage: whole(turn.spending.usage),
             model_usage: meter.by_model().clone(),
-            permission_denials: denials,
+            permission_denials: turn.denials,
             errors: end.errors(self.setup.limits, turn.stop_reason.as_deref()),
-            terminal_reason: end.terminal_reason().map(str::to_owned),
+            terminal_reason: end
+                .terminal_reason()
+                .filter(|_| turn.local_command.is_none())
+                .map(str::to_owned),
             uuid: Some(random::uuid()),
             extra,
         };
@@ -45,6 +51,9 @@ impl Session {
         let result = Message::Result(Box::new(result));
         self.setup.out.keep_turn_end(&result).await;
         self.setup.out.send(result).await;
+        if self.setup.state_events {
+            self.setup.out.state("idle").await;
+        }
     }
 
     fn more_of_result(
@@ -58,7 +67,9 @@ impl Session {
         if let Some(Deferred { id, name, input }) = &turn.deferred {
             extra.insert("deferred_tool_use".to_owned(), json!({"id": id, "name": name, "input": input}));
         }
-        if end.subtype() == "success" && !matches!(end, End::PromptRefused | End::Deferred) {
+        if let Some(command) = turn.local_command {
+            extra.insert("local_command".to_owned(), command.into());
+        } else if end.subtype() == "success" && !matches!(end, End::PromptRefused | End::Deferred) {
             let status = turn.api_error.as_ref().and_then(|error| error.status);
             extra.insert("api_error_status".to_owned(), status.into());
             if let Some(kind) = turn.api_error.as_ref().and_then(|error| error.kind.clone()) {
@@ -69,7 +80,6 @@ impl Session {
             }
         }
         extra.extend(spending.marks());
-        extra.extend(turn.origin.clone().map(|origin| ("origin".to_owned(), origin)));
         if self.setup.include_partial_messages {
             extra.insert("begun_message_ids".to_owned(), spending.begun.clone().into());
         }
@@ -81,7 +91,7 @@ impl Session {
             ("queued_turn_count", json!(0)),
             ("result_index", json!(self.results)),
             ("safety_stops", json!(turn.progress.refusals)),
-            ("subagent_stats", self.setup.tasks.stats()),
+            ("subagent_stats", no_subagents()),
         ] {
             extra.insert(name.to_owned(), value);
         }
@@ -90,7 +100,7 @@ impl Session {
 }
 
 /// The usage with every field that clients read without asking.
-pub(crate) fn whole(mut usage: Usage) -> Usage {
+pub(super) fn whole(mut usage: Usage) -> Usage {
     let uses = usage.server_tool_use.get_or_insert_default();
     uses.web_search_requests.get_or_insert(0);
     uses.web_fetch_requests.get_or_insert(0);
@@ -137,4 +147,19 @@ fn difference(now: &ModelUsage, then: &ModelUsage) -> ModelUsage {
         }
     }
     used
+}
+
+fn no_subagents() -> Value {
+    json!({
+        "spawned": 0,
+        "requested": {"background": 0, "foreground": 0, "unset": 0},
+        "started_in_background": 0,
+        "max_depth": 0,
+        "spawned_by_subagents": 0,
+        "completed": 0,
+        "failed": 0,
+        "killed": {"parent": 0, "user": 0, "system": 0},
+        "refused": {"depth_limit": 0, "concurrency_limit": 0, "budget": 0},
+        "by_type": {},
+    })
 }

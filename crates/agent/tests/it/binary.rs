@@ -154,7 +154,11 @@ async fn hooks_are_called_and_obeyed() {
 
 #[tokio::test]
 async fn control_requests_are_answered_by_name() {
-    let server = model(&json!({"replies": []})).await;
+    let server = model(&json!({"replies": [
+        {"match": {"model": "claude-nope"}, "error": {"status": 404, "message": "no such model"}},
+        {"text": "x"},
+    ]}))
+    .await;
     let folder = tempfile::tempdir().unwrap();
     let mut agent = Agent::start(&server, folder.path(), &[]);
     for (request, kind, error) in [
@@ -170,23 +174,60 @@ async fn control_requests_are_answered_by_name() {
         ),
         (json!({"subtype": "set_permission_mode"}), "answers/error", Some("permission mode")),
         (json!({"subtype": "set_model", "model": "opus"}), "answers/success", None),
+        (json!({"subtype": "set_model", "model": "claude-nope"}), "answers/error", Some("no such model")),
+        (json!({"subtype": "set_model"}), "answers/success", None),
+        (json!({"subtype": "set_max_thinking_tokens", "max_thinking_tokens": 2000}), "answers/success", None),
+        (json!({"subtype": "set_max_thinking_tokens", "max_thinking_tokens": null}), "answers/success", None),
         (
-            json!({"subtype": "mcp_status"}),
+            json!({"subtype": "set_max_thinking_tokens", "max_thinking_tokens": "x"}),
             "answers/error",
-            Some("Unsupported control request subtype: mcp_status"),
+            Some("whole"),
         ),
+        (json!({"subtype": "get_usage"}), "answers/success", None),
+        (json!({"subtype": "get_session_cost"}), "answers/success", None),
+        (json!({"subtype": "get_settings"}), "answers/success", None),
+        (json!({"subtype": "list_models"}), "answers/success", None),
+        (json!({"subtype": "get_binary_version"}), "answers/success", None),
+        (
+            json!({"subtype": "apply_flag_settings", "settings": {"effortLevel": "low"}}),
+            "answers/success",
+            None,
+        ),
+        (
+            json!({"subtype": "apply_flag_settings", "settings": {"sandbox": {"enabled": true}}}),
+            "answers/error",
+            Some("'sandbox'"),
+        ),
+        (json!({"subtype": "rename_session", "title": "A name"}), "answers/success", None),
+        (json!({"subtype": "rename_session", "title": " "}), "answers/error", Some("some text")),
+        (
+            json!({"subtype": "rename_session", "title": "x", "session_id": "other"}),
+            "answers/error",
+            Some("another"),
+        ),
+        (
+            json!({"subtype": "read_file", "path": "/etc/passwd"}),
+            "answers/error",
+            Some("read denied: /etc/passwd"),
+        ),
+        (json!({"subtype": "seed_read_state", "path": "a", "mtime": 1}), "answers/success", None),
+        (json!({"subtype": "seed_read_state", "path": "a", "mtime": -1}), "answers/error", Some("'mtime'")),
+        (json!({"subtype": "set_has_subscribers", "has_subscribers": false}), "answers/success", None),
+        (json!({"subtype": "reload_plugins"}), "answers/success", None),
+        (
+            json!({"subtype": "set_color", "color": "red"}),
+            "answers/error",
+            Some("Unsupported control request subtype: set_color"),
+        ),
+        (json!({"subtype": "sneeze"}), "answers/error", Some("Unsupported control request subtype: sneeze")),
         (json!({"subtype": 7}), "answers/error", None),
         (
             json!({"subtype": "initialize", "hooks": {"Sneeze": [{"hookCallbackIds": ["hook_0"]}]}}),
             "answers/error",
             Some("the hook event \"Sneeze\""),
         ),
-        (json!({"subtype": "initialize", "agents": {"a": {}}}), "answers/error", Some("the agent \"a\"")),
-        (
-            json!({"subtype": "initialize", "mcpServers": {"lab": {"type": "http"}}}),
-            "answers/error",
-            Some("'mcpServers'"),
-        ),
+        (json!({"subtype": "initialize", "agents": {"a": {}}}), "answers/error", Some("'agents'")),
+        (json!({"subtype": "initialize", "mcpServers": ["lab"]}), "answers/error", Some("'mcpServers'")),
         (json!({"subtype": "initialize", "sdkMcpServers": [7]}), "answers/error", Some("'sdkMcpServers'")),
         (
             json!({"subtype": "initialize", "jsonSchema": {"type": "object"}}),
@@ -391,7 +432,6 @@ async fn a_session_leader_outside_the_pid_namespace_does_not_matter() {
         .current_dir(folder.path())
         .env_clear()
         .envs([("PATH", "/usr/bin:/bin"), ("ANTHROPIC_API_KEY", "sk-ant-binary"), ("IS_SANDBOX", "1")])
-        .env("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS", "1")
         .env("ANTHROPIC_BASE_URL", server.base_url())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

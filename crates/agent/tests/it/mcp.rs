@@ -6,7 +6,7 @@ use wardian_model::Server;
 use crate::process::{Agent, at, kind_of};
 use crate::support::{call, model};
 
-const CONFIG: &str = r#"--mcp-config={"mcpServers":{"lab":{"type":"sdk","name":"lab"}}}"#;
+const CONFIG: &str = r#"--mcp-config={"mcpServers":{"lab":{"type":"sdk","name":"lab","alwaysLoad":true}}}"#;
 const ALLOW: &str = "--allowedTools=mcp__lab";
 
 fn manifest() -> (Value, Value) {

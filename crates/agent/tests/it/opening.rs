@@ -7,7 +7,7 @@ use wardian_agent::{Options, Prompt, Resume, SystemPrompt, Transcripts, query};
 use crate::support::{call, messages, model, options, result};
 use crate::transcripts::ID;
 
-fn prompts(texts: &[&str]) -> Prompt {
+pub fn prompts(texts: &[&str]) -> Prompt {
     let message = |text: &&str| {
         let frame = json!({"message": {"role": "user", "content": [{"type": "text", "text": text}]}});
         serde_json::from_value(frame).unwrap()

@@ -1,0 +1,320 @@
+//! What fills the context window: `/context` and `get_context_usage`.
+//!
+//! source: the agent protocol reference, section 1.2, and the types of the SDKs. Counts are estimates; the sum is the API's
+//! own as soon as there was a reply.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use wardian_protocol::{ContentBlock, Role};
+
+use crate::authorise::lock;
+use crate::compact::{context_window, estimate_block, reserved, tokens};
+use crate::memory::MemoryFile;
+use crate::prompt::DYNAMIC_BOUNDARY;
+use crate::session::{Session, Setup};
+
+/// Questions of the host about the conversation that wait for an answer: it is given between model calls.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asks(Arc<Mutex<Vec<oneshot::Sender<Value>>>>);
+
+/// The most questions that wait.
+const MAX_ASKS: usize = 64;
+
+impl Asks {
+    /// Adds a question; one too many is dropped, and its asker is told so.
+    pub(crate) fn push(&self, reply: oneshot::Sender<Value>) {
+        let mut asks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if asks.len() < MAX_ASKS {
+            asks.push(reply);
+        }
+    }
+}
+
+/// Cells of the grid that hosts draw, by rows and columns.
+const GRID: (usize, usize) = (10, 10);
+
+impl Session {
+    /// Answers what was asked meanwhile.
+    pub(crate) fn answer_asks(&self) {
+        let asks = std::mem::take(&mut *self.setup.asks.0.lock().unwrap_or_else(PoisonError::into_inner));
+        if !asks.is_empty() {
+            let usage = self.context_usage();
+            // Who asked may not wait for the answer.
+            asks.into_iter().for_each(|reply| drop(reply.send(usage.clone())));
+        }
+    }
+
+    /// What fills the window now, in the shape of the answer to `get_context_usage`.
+    pub(crate) fn context_usage(&self) -> Value {
+        let setup = &self.setup;
+        let model = lock(&setup.live).model.clone();
+        let window = context_window(&model);
+        let fixed = Fixed::of(setup);
+        let breakdown = self.breakdown(&fixed);
+        let messages = breakdown.sum();
+        let counted = self.estimated_tokens();
+        let estimated = fixed.sum() + messages;
+        // What the API counts beyond the estimates is in the messages.
+        let messages = messages + counted.saturating_sub(estimated);
+        let total = fixed.sum() + messages;
+        let threshold = setup.auto_compact_threshold(&model);
+        let buffer = threshold.map_or(0, |_| reserved(window));
+        let mut categories = vec![
+            category("system_prompt", "System prompt", fixed.system, "promptBorder", "used"),
+            category("system_tools", "System tools", fixed.tools, "inactive", "used"),
+        ];
+        for (id, name, tokens, color) in [
+            ("mcp_tools", "MCP tools", fixed.mcp, "cyan_FOR_SUBAGENTS_ONLY"),
+            ("memory_files", "Memory files", fixed.memory, "claude"),
+            ("messages", "Messages", messages, "purple_FOR_SUBAGENTS_ONLY"),
+        ] {
+            if tokens > 0 {
+                categories.push(category(id, name, tokens, color, "used"));
+            }
+        }
+        if buffer > 0 {
+            categories.push(category(
+                "autocompact_buffer",
+                "Autocompact buffer",
+                buffer,
+                "inactive",
+                "buffer",
+            ));
+        }
+        let free = window.saturating_sub(total + buffer);
+        categories.push(category("free_space", "Free space", free, "promptBorder", "free"));
+        json!({
+            "gridRows": grid(&categories, window),
+            "categories": categories,
+            "totalTokens": total,
+            "maxTokens": window,
+            "rawMaxTokens": window,
+            "percentage": percentage(total, window),
+            "model": model,
+            "memoryFiles": setup.opening.memory.iter().map(memory_file).collect::<Vec<_>>(),
+            "mcpTools": mcp_tools(setup),
+            "agents": [],
+            "autoCompactThreshold": threshold,
+            "isAutoCompactEnabled": threshold.is_some(),
+            "messageBreakdown": breakdown.to_value(),
+            "apiUsage": self.fill.usage(),
+        })
+    }
+
+    fn breakdown(&self, fixed: &Fixed) -> Breakdown {
+        let mut sums = Breakdown::default();
+        for message in &self.history {
+            for block in &message.content {
+                let tokens = estimate_block(block);
+                match (block, &message.role) {
+                    (ContentBlock::ToolUse { .. }, _) => sums.calls += tokens,
+                    (ContentBlock::ToolResult { .. }, _) => sums.results += tokens,
+                    (_, Role::Assistant) => sums.assistant += tokens,
+                    (ContentBlock::Other(_), _) => sums.attachments += tokens,
+                    (_, _) => sums.user += tokens,
+                }
+            }
+        }
+        // Instructions are part of the first message, and a category of their own.
+        sums.user = sums.user.saturating_sub(fixed.memory);
+        sums
+    }
+}
+
+/// What every request has.
+struct Fixed {
+    system: u64,
+    tools: u64,
+    mcp: u64,
+    memory: u64,
+}
+
+impl Fixed {
+    fn of(setup: &Setup) -> Self {
+        let system = setup.system.iter().filter(|block| *block != DYNAMIC_BOUNDARY);
+        let of_tools = |is_mcp: bool| -> u64 {
+            let named = |tool: &&Value| is_server_tool(tool["name"].as_str().unwrap_or_default()) == is_mcp;
+            setup.definitions.iter().filter(named).map(|tool| tokens(tool.to_string().len())).sum()
+        };
+        Self {
+            system: tokens(system.map(String::len).sum()),
+            tools: of_tools(false),
+            mcp: of_tools(true),
+            memory: setup.opening.memory.iter().map(|file| tokens(file.content.len())).sum(),
+        }
+    }
+
+    const fn sum(&self) -> u64 {
+        self.system + self.tools + self.mcp + self.memory
+    }
+}
+
+#[derive(Default)]
+struct Breakdown {
+    calls: u64,
+    results: u64,
+    attachments: u64,
+    assistant: u64,
+    user: u64,
+}
+
+impl Breakdown {
+    const fn sum(&self) -> u64 {
+        self.calls + self.results + self.attachments + self.assistant + self.user
+    }
+
+    fn to_value(&self) -> Value {
+        json!({
+            "toolCallTokens": self.calls,
+            "toolResultTokens": self.results,
+            "attachmentTokens": self.attachments,
+            "assistantMessageTokens": self.assistant,
+            "userMessageTokens": self.user,
+            "redirectedContextTokens": 0,
+            "unattributedTokens": 0,
+            "toolCallsByType": [],
+            "attachmentsByType": [],
+        })
+    }
+}
+
+fn is_server_tool(name: &str) -> bool {
+    name.starts_with("mcp__")
+}
+
+fn category(id: &str, name: &str, tokens: u64, color: &str, kind: &str) -> Value {
+    json!({"id": id, "name": name, "tokens": tokens, "color": color, "kind": kind})
+}
+
+fn memory_file(file: &MemoryFile) -> Value {
+    json!({"path": file.path, "type": file.kind.as_str(), "tokens": tokens(file.content.len())})
+}
+
+fn mcp_tools(setup: &Setup) -> Vec<Value> {
+    let tools = setup.definitions.iter().filter_map(|tool| {
+        let name = tool["name"].as_str().filter(|name| is_server_tool(name))?;
+        let server = name.split("__").nth(1).unwrap_or_default();
+        Some(json!({
+            "name": name,
+            "serverName": server,
+            "tokens": tokens(tool.to_string().len()),
+            "isLoaded": true,
+        }))
+    });
+    tools.collect()
+}
+
+fn percentage(part: u64, whole: u64) -> u64 {
+    (part.saturating_mul(100) + whole / 2).checked_div(whole).unwrap_or(0)
+}
+
+/// Squares in the proportion of the categories, as hosts draw them.
+fn grid(categories: &[Value], window: u64) -> Vec<Vec<Value>> {
+    let cells = GRID.0 * GRID.1;
+    let mut squares = Vec::new();
+    for category in categories {
+        let tokens = category["tokens"].as_u64().unwrap_or(0);
+        #[expect(clippy::cast_precision_loss, reason = "a share of a hundred squares")]
+        let mut share = tokens as f64 * cells as f64 / window.max(1) as f64;
+        while share > 0.0 && squares.len() < cells {
+            squares.push(json!({
+                "color": category["color"],
+                "isFilled": category["kind"] == "used",
+                "categoryName": category["name"],
+                "tokens": tokens,
+                "percentage": percentage(tokens, window),
+                "squareFullness": share.min(1.0),
+            }));
+            share -= 1.0;
+        }
+    }
+    squares.chunks(GRID.1).map(<[Value]>::to_vec).collect()
+}
+
+/// The same for a card, in the shape of `context_usage` of a message.
+pub(crate) fn summary(usage: &Value) -> Value {
+    let categories: Vec<Value> = list(usage, "categories")
+        .iter()
+        .map(|category| json!({"name": category["name"], "tokens": category["tokens"], "kind": category["kind"]}))
+        .collect();
+    let (total, window) =
+        (usage["totalTokens"].as_u64().unwrap_or(0), usage["rawMaxTokens"].as_u64().unwrap_or(0));
+    let mut summary = json!({
+        "model": usage["model"],
+        "total_tokens": total,
+        "raw_max_tokens": window,
+        "percentage": usage["percentage"],
+        "categories": categories,
+        "mcp_tools": [],
+        "memory_files": usage["memoryFiles"],
+    });
+    if total > window {
+        summary["over_limit"] = json!({"tokens_over": total - window, "kind": "hard_limit"});
+    }
+    summary
+}
+
+/// The same for people.
+pub(crate) fn report(usage: &Value) -> String {
+    let (total, window) =
+        (usage["totalTokens"].as_u64().unwrap_or(0), usage["rawMaxTokens"].as_u64().unwrap_or(0));
+    let mut text = format!(
+        "## Context Usage\n\n**Model:** {}  \n**Tokens:** {} / {} ({}%)\n\n| Category | Tokens | Percentage |\n\
+         |----------|--------|------------|\n",
+        usage["model"].as_str().unwrap_or_default(),
+        short(total),
+        short(window),
+        usage["percentage"],
+    );
+    for category in list(usage, "categories") {
+        let tokens = category["tokens"].as_u64().unwrap_or(0);
+        let name = category["name"].as_str().unwrap_or_default();
+        text.push_str(&format!("| {name} | {} | {}% |\n", short(tokens), percentage(tokens, window)));
+    }
+    let files = list(usage, "memoryFiles");
+    if !files.is_empty() {
+        text.push_str("\n| Instructions | Path | Tokens |\n|--------------|------|--------|\n");
+    }
+    for file in files {
+        let of = |name: &str| file[name].as_str().unwrap_or_default();
+        text.push_str(&format!("| {} | {} | {} |\n", of("type"), of("path"), file["tokens"]));
+    }
+    text
+}
+
+fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value[name].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A number of tokens as people read it: `967`, `19.1k`, `1m`.
+fn short(tokens: u64) -> String {
+    let (whole, part, unit) = match tokens {
+        0..1_000 => return tokens.to_string(),
+        1_000..1_000_000 => (tokens / 1_000, tokens % 1_000 / 100, 'k'),
+        _ => (tokens / 1_000_000, tokens % 1_000_000 / 100_000, 'm'),
+    };
+    if part == 0 { format!("{whole}{unit}") } else { format!("{whole}.{part}{unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_short() {
+        let written = [0, 999, 1_000, 19_123, 947_900, 1_000_000, 1_250_000].map(short);
+        assert_eq!(written, ["0", "999", "1k", "19.1k", "947.9k", "1m", "1.2m"]);
+    }
+
+    #[test]
+    fn a_grid_has_a_hundred_squares_at_most() {
+        let free = category("free_space", "Free space", 900_000, "c", "free");
+        let used = category("messages", "Messages", 95_000, "c", "used");
+        let rows = grid(&[used.clone(), free], 1_000_000);
+        assert_eq!((rows.len(), rows[0].len()), (10, 10));
+        assert_eq!((&rows[0][0]["isFilled"], &rows[1][0]["isFilled"]), (&json!(true), &json!(false)));
+        assert_eq!(grid(&[used], 0).iter().flatten().count(), 100, "a window that lies");
+    }
+}

@@ -42,6 +42,7 @@ pub struct Args {
     pub ask_tools: Vec<String>,
     pub disallowed_tools: Vec<String>,
     pub permission_mode: Option<PermissionMode>,
+    pub output_schema: Option<serde_json::Value>,
     pub skip_permissions: bool,
     pub allow_skip_permissions: bool,
     pub ask_host: bool,

@@ -28,6 +28,12 @@ pub enum Error {
     /// A tool was named that does not exist.
     #[error("offer the tool {0:?}: there is no such tool")]
     UnknownTool(String),
+    /// The schema of the output cannot be used.
+    #[error("use the output schema: {message}")]
+    OutputSchema {
+        /// What is wrong with it.
+        message: String,
+    },
     /// Two tools have one name.
     #[error("offer the tool {0:?}: two tools have this name")]
     DuplicateTool(String),

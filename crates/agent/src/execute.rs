@@ -39,6 +39,8 @@ pub(crate) struct Executed {
     pub(crate) ended: ToolsEnd,
     /// The call that a hook left for later.
     pub(crate) deferred: Option<Deferred>,
+    /// The calls that failed: the tool, and what it said.
+    failures: Vec<(String, String)>,
 }
 
 /// A call that a hook left for later.
@@ -138,6 +140,7 @@ pub(crate) async fn run_tools(
         messages: 0,
         ended: ToolsEnd::Done,
         deferred: None,
+        failures: Vec::new(),
     };
     for group in state::groups(&alongside) {
         let skipped = executed.ended == ToolsEnd::Interrupted;
@@ -158,11 +161,21 @@ pub(crate) async fn run_tools(
 }
 
 impl Executed {
+    /// What a tool's failed calls said.
+    pub(crate) fn failures_of(&self, tool: &str) -> impl Iterator<Item = &str> {
+        let failed = move |(name, text): &'_ (String, String)| name == tool && !text.is_empty();
+        self.failures.iter().filter(move |failure| failed(failure)).map(|(_, text)| text.as_str())
+    }
+
     async fn take_in(&mut self, setup: &Setup, call: &Planned, answer: Answer) {
         self.context.extend(call.verdict.context.iter().cloned());
         self.context.extend(answer.context);
         self.denials.extend(answer.denial);
         self.ended = self.ended.max(answer.ended);
+        if answer.output.is_error {
+            let text = answer.output.content.as_str().unwrap_or_default();
+            self.failures.push((call.name.clone(), text.to_owned()));
+        }
         let block = ContentBlock::ToolResult {
             tool_use_id: call.id.clone(),
             content: answer.output.content,
@@ -338,6 +351,9 @@ fn readable(offered: &Offered, tool: &str, input: &Value) -> Result<(), String> 
     // The decoder leaves an input that is no JSON as the text that it was.
     if let Value::String(text) = input {
         return Err(words::broken_input(tool, text));
+    }
+    if offered.tool.checks_input() {
+        return Ok(());
     }
     let problems = schema::problems(&offered.schema, input);
     if problems.is_empty() { Ok(()) } else { Err(words::bad_input(tool, &problems)) }

@@ -26,6 +26,7 @@ mod schema;
 mod session;
 mod spending;
 mod state;
+mod structured;
 pub mod subagent;
 mod task;
 pub mod tool;

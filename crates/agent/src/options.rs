@@ -48,6 +48,8 @@ pub struct Options {
     pub checkpoints: Option<Checkpoints>,
     /// Which built-in tools the model has.
     pub tools: ToolSet,
+    /// The JSON schema of what a turn shall end with, which is then in `structured_output` of the result.
+    pub output_schema: Option<serde_json::Value>,
     /// Tools of the caller's own.
     pub custom_tools: Vec<Arc<dyn Tool>>,
     /// The subagents that the model can call on, by name, besides the built-in ones.
@@ -146,6 +148,7 @@ impl Default for Options {
             auto_compact: AutoCompact::default(),
             checkpoints: None,
             tools: ToolSet::default(),
+            output_schema: None,
             custom_tools: Vec::new(),
             agents: BTreeMap::new(),
             agent: None,

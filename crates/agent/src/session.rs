@@ -27,6 +27,7 @@ use crate::permission::SettingsFiles;
 use crate::prompt::{self, Opening};
 use crate::query::{Command, text_prompt};
 use crate::state::Limits;
+use crate::structured::StructuredOutput;
 use crate::task::Tasks;
 use crate::tool::{ReadLog, Tool, ToolContext, Within};
 use crate::transcript::{self, Conversation, Found, OpenReply};
@@ -57,6 +58,8 @@ pub(crate) struct Setup {
     pub(crate) tools: Vec<Offered>,
     /// The tools as the API wants them.
     pub(crate) definitions: Vec<Value>,
+    /// What takes the structured output, where a turn shall end with it.
+    pub(crate) structured: Option<Arc<StructuredOutput>>,
     pub(crate) system: Vec<String>,
     /// What opens the conversation.
     pub(crate) opening: Opening,
@@ -409,7 +412,8 @@ async fn set_up(options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error
         additional_directories.push(directory(&cwd.join(path)).await?);
     }
     let policy = policy(&options, &cwd, &additional_directories)?;
-    let tools = offered(&options, &policy)?;
+    let structured = options.output_schema.clone().map(StructuredOutput::new).transpose()?;
+    let tools = offered(&options, &policy, structured.clone())?;
     let definitions = tools.iter().map(definition).collect();
     let model = PriceTable::embedded().resolve_alias(&options.model).to_owned();
     let bypass_permitted =
@@ -449,6 +453,7 @@ async fn set_up(options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error
         live,
         tools,
         definitions,
+        structured,
         can_use_tool: options.can_use_tool,
         settings_files: options.settings_files,
         context,
@@ -492,7 +497,11 @@ fn policy(options: &Options, cwd: &std::path::Path, more: &[PathBuf]) -> Result<
     })
 }
 
-fn offered(options: &Options, policy: &Policy) -> Result<Vec<Offered>, Error> {
+fn offered(
+    options: &Options,
+    policy: &Policy,
+    structured: Option<Arc<StructuredOutput>>,
+) -> Result<Vec<Offered>, Error> {
     let mut chosen: Vec<Arc<dyn Tool>> = tools::builtin();
     if let ToolSet::Only(names) = &options.tools {
         let is_known = |name: &&String| {
@@ -503,6 +512,7 @@ fn offered(options: &Options, policy: &Policy) -> Result<Vec<Offered>, Error> {
         }
         chosen.retain(|tool| names.iter().any(|name| name == tool.name()));
     }
+    chosen.extend(structured.map(|tool| tool as Arc<dyn Tool>));
     chosen.extend(options.custom_tools.iter().cloned());
     for (index, tool) in chosen.iter().enumerate() {
         if chosen[..index].iter().any(|earlier| earlier.name() == tool.name()) {

@@ -74,6 +74,7 @@ impl Setup {
             append_system_prompt: append,
             tools: built(std::mem::take(&mut args.tools)),
             allowed_tools: std::mem::take(&mut args.allowed_tools),
+            output_schema: args.output_schema.take(),
             ask_tools: std::mem::take(&mut args.ask_tools),
             disallowed_tools: std::mem::take(&mut args.disallowed_tools),
             permission_mode: mode,

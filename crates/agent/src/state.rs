@@ -76,6 +76,8 @@ pub(crate) enum End {
     /// A hook refused the prompt.
     PromptRefused,
     Deferred,
+    /// No structured output came that fits.
+    Unstructured,
     /// The conversation could not be kept.
     Unkept,
 }
@@ -147,6 +149,7 @@ impl End {
         match self {
             Self::MaxTurns => "error_max_turns",
             Self::Budget => "error_max_budget_usd",
+            Self::Unstructured => "error_max_structured_output_retries",
             Self::AbortedStreaming | Self::AbortedTools | Self::Unkept => "error_during_execution",
             // An API error is a success with `is_error`: odd, but what every client of the protocol expects.
             Self::Completed
@@ -187,6 +190,7 @@ impl End {
             Self::HookStopped => "hook_stopped",
             Self::Deferred => "tool_deferred",
             Self::StopHookPrevented => "stop_hook_prevented",
+            Self::Unstructured => "structured_output_retry_exhausted",
             Self::Unkept => "session_writes_lost",
             Self::PromptRefused => return None,
         })
@@ -218,7 +222,8 @@ impl End {
             | Self::HookStopped
             | Self::StopHookPrevented
             | Self::PromptRefused
-            | Self::Deferred => Vec::new(),
+            | Self::Deferred
+            | Self::Unstructured => Vec::new(),
         }
     }
 }

@@ -34,6 +34,10 @@ pub trait Tool: Send + Sync {
     fn is_repeatable(&self) -> bool {
         false
     }
+    /// Whether it checks its input itself: then it also gets one that does not fit its schema.
+    fn checks_input(&self) -> bool {
+        false
+    }
     /// Does it. A failure is a [`ToolOutput`] that the model can act on. When `context.cancel` fires the tool ends
     /// what it started and returns soon.
     fn call<'a>(&'a self, input: Value, context: &'a ToolContext) -> BoxFuture<'a, ToolOutput>;

@@ -26,6 +26,7 @@ mod ending;
 mod hooked;
 mod init;
 mod result;
+mod structured;
 
 /// How often in a turn a reply may break off in the middle and be taken up again.
 const MAX_BREAKS: u32 = 3;
@@ -66,6 +67,7 @@ pub(crate) struct Turn {
     /// How often hooks kept it from ending.
     stop_blocks: u32,
     deferred: Option<Deferred>,
+    output: structured::Output,
 }
 
 /// What the API said when it refused.
@@ -91,6 +93,7 @@ impl Session {
             breaks: 0,
             stop_blocks: 0,
             deferred: None,
+            output: structured::Output::default(),
         };
         if self.setup.state_events {
             self.setup.out.state("running").await;
@@ -191,7 +194,9 @@ impl Session {
                 Step::Resume => (),
                 Step::Retell => self.retell(turn, &whole).await,
                 Step::End(End::Completed) => {
-                    if let Some(end) = self.stopping(turn, stop).await {
+                    if !self.remind_of_output(turn).await
+                        && let Some(end) = self.stopping(turn, stop).await
+                    {
                         return end;
                     }
                 }
@@ -313,10 +318,12 @@ impl Session {
     ) -> Option<End> {
         let executed = run_tools(&self.setup, &whole.message, whole.verdicts, past, stop).await;
         turn.progress.user_messages += executed.messages;
+        let output = self.structured(turn, &executed);
         turn.denials.extend(executed.denials);
         self.hear(executed.results);
         self.be_told(executed.context).await;
         match executed.ended {
+            ToolsEnd::Done if output.is_some() => output,
             ToolsEnd::Done => turn.progress.after_tools(self.setup.limits),
             ToolsEnd::Interrupted => {
                 self.note(turn, words::INTERRUPTED_TOOLS).await;

@@ -34,6 +34,18 @@ pub(crate) const INTERRUPTED_TOOLS: &str = "[Request interrupted by user for too
 pub(crate) const STOPPED: &str = "The user stopped this call while it ran. What it had done by then stays done, and \
     it may not be complete: check before you build on it. Wait for what the user says.";
 
+/// Answers the call that gave the structured output.
+pub(crate) const OUTPUT_TAKEN: &str = "Structured output provided successfully";
+
+/// Tells a model that would end without the structured output. source: the tag is the protocol's.
+pub(crate) const OUTPUT_MISSING: &str = "[structured-output-enforce] The answer is not there yet: this request is answered \
+    by a call of the tool StructuredOutput and by nothing else. Call it now.";
+
+/// Tells what is wrong with structured output.
+pub(crate) fn unfit_output(problems: &[String]) -> String {
+    format!("The output does not fit its schema. Mend this and call the tool again:\n{}", problems.join("\n"))
+}
+
 /// Answers a call that never ran because the turn ended first.
 pub(crate) const NOT_RUN: &str = "This call was not run: the turn ended before it.";
 

@@ -31,6 +31,8 @@ mod restarts;
 mod servers;
 #[path = "it/steering.rs"]
 mod steering;
+#[path = "it/structured.rs"]
+mod structured;
 #[path = "it/support.rs"]
 mod support;
 #[path = "it/transcripts.rs"]

@@ -115,7 +115,7 @@ const FLAGS: &[Flag] = &[
     harmless("include-hook-events", Takes::Nothing),
     switch("include-partial-messages", |args| args.include_partial_messages = true),
     value("input-format", |args, given| given.choice(&INPUTS).map(|stream| args.stream_input = stream)),
-    not_built("json-schema", Takes::Value),
+    value("json-schema", |args, given| given.json().map(|schema| args.output_schema = Some(schema))),
     value("managed-settings", |_, given| if given.is_empty_object() { Ok(()) } else { Err(given.not_built()) }),
     value("max-budget-usd", |args, given| given.dollars().map(|amount| args.max_budget = Some(amount))),
     value("max-thinking-tokens", |args, given| given.parsed().map(|tokens| args.thinking = budget(tokens))),
@@ -221,6 +221,11 @@ impl Given<'_> {
             return Ok(self.value.to_owned());
         }
         Err(format!("option '--{}' must be a UUID", self.name))
+    }
+
+    fn json(&self) -> Result<Value, Complaint> {
+        serde_json::from_str(self.value)
+            .map_err(|error| format!("option '--{}' takes JSON: {error}", self.name))
     }
 
     fn is_empty_object(&self) -> bool {

@@ -114,6 +114,7 @@ fn set_field(setup: &mut Setup, name: &str, value: Value) -> Result<(), String> 
         | "promptSuggestions"
         | "supportedDialogKinds" => (),
         "excludeDynamicSections" => setup.options.exclude_dynamic_sections = value == true,
+        "jsonSchema" if value.is_object() => setup.options.output_schema = Some(value),
         "systemPromptSnapshot" => setup.options.system_prompt_snapshot = value == true,
         "title" => {
             setup.options.title = value.as_str().filter(|title| !title.trim().is_empty()).map(str::to_owned)

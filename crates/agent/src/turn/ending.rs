@@ -79,6 +79,7 @@ impl Session {
             | End::StopHookPrevented
             | End::PromptRefused
             | End::Deferred
+            | End::Unstructured
             | End::Unkept => return end,
         };
         text.clone_into(&mut turn.result);

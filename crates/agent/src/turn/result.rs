@@ -38,11 +38,14 @@ impl Session {
             usage: whole(turn.spending.usage),
             model_usage: meter.by_model().clone(),
             permission_denials: turn.denials,
-            errors: end.errors(self.setup.limits, turn.stop_reason.as_deref()),
             terminal_reason: end
                 .terminal_reason()
                 .filter(|_| turn.local_command.is_none())
                 .map(str::to_owned),
+            errors: match end {
+                End::Unstructured => vec![turn.output.error()],
+                end => end.errors(self.setup.limits, turn.stop_reason.as_deref()),
+            },
             uuid: Some(random::uuid()),
             extra,
         };
@@ -82,6 +85,9 @@ impl Session {
         extra.extend(spending.marks());
         if self.setup.include_partial_messages {
             extra.insert("begun_message_ids".to_owned(), spending.begun.clone().into());
+        }
+        if let Some(output) = &turn.output.given {
+            extra.insert("structured_output".to_owned(), output.clone());
         }
         let since = since(by_model, &self.reported);
         for (name, value) in [

@@ -29,7 +29,8 @@ pub(crate) struct Parts<'a> {
 pub(crate) fn body(parts: &Parts<'_>) -> Bytes {
     let mut tools = parts.tools.to_vec();
     if parts.system.is_empty()
-        && let Some(Value::Object(last)) = tools.last_mut()
+        // The API takes no breakpoint on what is loaded later, and what is loaded later comes after it anyway.
+        && let Some(Value::Object(last)) = tools.iter_mut().rfind(|tool| tool["defer_loading"] != true)
     {
         last.insert("cache_control".to_owned(), breakpoint());
     }

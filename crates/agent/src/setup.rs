@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use wardian_agent::mcp::ToolSearch;
 use wardian_agent::{
     Checkpoints, Conversation, Options, PermissionMode, SystemPrompt, Thinking, ToolSet, new_session_id,
     tools,
@@ -14,6 +15,8 @@ use crate::servers::Servers;
 
 /// Lets a request say how hard the model tries. source: the protocol reference, section 2.11.
 const EFFORT_BETA: &str = "effort-2025-11-24";
+/// Lets a request name tools that the model loads when it needs them. source: as above.
+const TOOL_SEARCH_BETA: &str = "advanced-tool-use-2025-11-20";
 /// Lets a request say how many tokens the model is to get by with. source: observed of the official CLI.
 const TASK_BUDGET_BETA: &str = "task-budgets-2026-03-13";
 
@@ -61,6 +64,8 @@ impl Setup {
         let effort = args.effort.take().or(environment.effort);
         args.betas.extend(effort.as_ref().map(|_| EFFORT_BETA.to_owned()));
         args.betas.extend(args.task_budget.map(|_| TASK_BUDGET_BETA.to_owned()));
+        let searches = environment.tool_search != ToolSearch::Off;
+        args.betas.extend(searches.then(|| TOOL_SEARCH_BETA.to_owned()));
         if !args.betas.is_empty() {
             api.headers.push(("anthropic-beta".to_owned(), args.betas.join(",")));
         }

@@ -1,6 +1,8 @@
 //! The engine and the binary against the scripted model.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
+#[path = "it/addresses.rs"]
+mod addresses;
 #[path = "it/binary.rs"]
 mod binary;
 #[path = "it/commands.rs"]

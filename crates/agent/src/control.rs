@@ -248,16 +248,21 @@ impl Front {
     }
 
     async fn answer(&mut self, id: String, answer: Result<Value, String>, more: JsonMap) -> Result<(), Gone> {
-        // What the query said before it answered goes before the answer.
+        // What became of prompts, and questions that need no answer any more, are told before the answer; the rest after it.
+        let mut after = None;
         for _ in 0..MAX_WAITING_MESSAGES {
             match next(&mut self.query).now_or_never() {
-                Some(Some(Ok(message))) => self.give(message).await?,
-                // The error, and the end, come again, or are noticed by the next look.
-                Some(Some(Err(error))) => {
-                    self.failure = Some(error);
+                Some(Some(Ok(message @ Message::Other(_)))) => self.give(message).await?,
+                Some(Some(message)) => {
+                    after = Some(message);
                     break;
                 }
                 Some(None) | None => break,
+            }
+        }
+        while let Ok(question) = self.questions.try_recv() {
+            if let Some(frame) = self.pending.ask(question) {
+                self.output.frame(frame.to_value()).await?;
             }
         }
         for news in std::mem::take(&mut self.early_news) {
@@ -270,7 +275,15 @@ impl Front {
         match &mut response.response {
             ControlAnswer::Success { extra, .. } | ControlAnswer::Error { extra, .. } => extra.extend(more),
         }
-        self.output.frame(AgentFrame::ControlResponse(response).to_value()).await
+        self.output.frame(AgentFrame::ControlResponse(response).to_value()).await?;
+        match after {
+            Some(Ok(message)) => self.give(message).await,
+            Some(Err(error)) => {
+                self.failure = Some(error);
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Once the host has said how it is set up, gives what the host may have missed, and begins the query: its servers

@@ -179,7 +179,8 @@ impl Executed {
         let block = ContentBlock::ToolResult {
             tool_use_id: call.id.clone(),
             content: answer.output.content,
-            is_error: answer.output.is_error.then_some(true),
+            // Bash says it both ways, as the official CLI does.
+            is_error: (answer.output.is_error || call.name == "Bash").then_some(answer.output.is_error),
             extra: wardian_protocol::JsonMap::new(),
         };
         self.results.push(block.clone());
@@ -319,9 +320,18 @@ async fn permitted(
     match setup.authority().decide(asked, &shell_cwd, stop).await {
         Ruling::Run { input, by } => {
             let answer = execute(setup, offered, call, input, stop).await;
-            Answer { meta: Some(by.meta(&call.id)), ..answer }
+            let meta = match answer.ended {
+                ToolsEnd::Interrupted => Rejected::AndStopped.meta(&call.id),
+                ToolsEnd::Done | ToolsEnd::Deferred | ToolsEnd::HookStopped => by.meta(&call.id),
+            };
+            Answer { meta: Some(meta), ..answer }
         }
-        Ruling::Stopped => Answer { ended: ToolsEnd::Interrupted, ..Answer::failed(words::NOT_RUN) },
+        // Who stopped the turn refused what was being decided.
+        Ruling::Stopped => Answer {
+            ended: ToolsEnd::Interrupted,
+            meta: Some(Rejected::AndStopped.meta(&call.id)),
+            ..refused(words::NOT_RUN.to_owned(), call.input.clone())
+        },
         Ruling::Refused { message, by, input } => Answer {
             ended: if by.stops() { ToolsEnd::Interrupted } else { ToolsEnd::Done },
             meta: Some(by.meta(&call.id)),

@@ -166,8 +166,7 @@ impl Out {
 
     pub(crate) async fn stream_event(&self, event: Value, message_id: Option<&str>, more: JsonMap) {
         let mut extra = more;
-        // The first event tells it itself.
-        if let Some(id) = message_id.filter(|_| event["type"] != "message_start") {
+        if let Some(id) = message_id {
             extra.insert("api_message_id".to_owned(), id.into());
         }
         self.send(Message::StreamEvent(StreamEventMessage {
@@ -227,7 +226,10 @@ fn nobodys(text: &str, stop_reason: &str) -> wardian_protocol::Message {
         stop_reason: Some(stop_reason.to_owned()),
         stop_sequence: None,
         usage: crate::meter::unused(),
-        extra: JsonMap::from_iter([("context_management".to_owned(), Value::Null)]),
+        extra: ["container", "context_management", "diagnostics", "stop_details"]
+            .into_iter()
+            .map(|name| (name.to_owned(), Value::Null))
+            .collect(),
     }
 }
 

@@ -136,6 +136,8 @@ impl Missing {
             session_id: self.session_id.unwrap_or_else(new_session_id),
             errors: vec![self.complaint],
             uuid: Some(new_session_id()),
+            usage: wardian_agent::empty_usage(),
+            extra: wardian_protocol::JsonMap::from_iter([("result_index".to_owned(), 0.into())]),
             ..ResultMessage::default()
         }))
     }

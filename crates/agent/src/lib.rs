@@ -57,6 +57,7 @@ pub use random::uuid as new_session_id;
 pub use subagent::AgentDefinition;
 pub use tool::{Tool, ToolContext, ToolOutput};
 pub use transcript::{Conversation, Resume, Transcripts};
+pub use turn::empty_usage;
 pub use view::UsageReport;
 pub use wardian_policy::{PermissionMode, ReasonKind};
 pub use wardian_protocol::NanoUsd;

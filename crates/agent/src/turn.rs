@@ -28,6 +28,8 @@ mod init;
 mod result;
 mod structured;
 
+pub use result::empty_usage;
+
 /// How often in a turn a reply may break off in the middle and be taken up again.
 const MAX_BREAKS: u32 = 3;
 
@@ -75,6 +77,8 @@ pub(crate) struct Turn {
 struct ApiFailure {
     status: Option<u16>,
     kind: Option<String>,
+    /// There was no connection, or it was lost.
+    lost: bool,
 }
 
 impl Session {

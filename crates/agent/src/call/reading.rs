@@ -73,6 +73,14 @@ impl<'a> Reading<'a> {
     }
 
     pub(super) async fn run(&mut self, request: Bytes) -> Ended {
+        let mut ended = self.follow(request).await;
+        if let Ended::Failed(failure) = &mut ended {
+            failure.request_id = failure.request_id.take().or_else(|| self.request_id.clone());
+        }
+        ended
+    }
+
+    async fn follow(&mut self, request: Bytes) -> Ended {
         let posted = tokio::select! {
             biased;
             () = self.stop.cancelled() => return Ended::Interrupted,

@@ -58,7 +58,7 @@ impl Session {
         more.extend(told.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         self.setup.out.synthetic(&turn.result, "stop_sequence", more).await;
         self.setup.hooks.stop_failed(failure.assistant_error(), &turn.result).await;
-        turn.api_error = Some(ApiFailure { status: failure.status(), kind });
+        turn.api_error = Some(ApiFailure { status: failure.status(), kind, lost: failure.is_lost() });
         failure.end()
     }
 

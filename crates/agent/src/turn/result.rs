@@ -78,7 +78,10 @@ impl Session {
             if let Some(kind) = turn.api_error.as_ref().and_then(|error| error.kind.clone()) {
                 extra.insert("api_error_type".to_owned(), kind.into());
             }
-            if turn.api_error.is_none() {
+            if turn.api_error.as_ref().is_some_and(|error| error.lost) {
+                extra.insert("api_error".to_owned(), "connection_failed".into());
+            }
+            if !end.is_error() {
                 extra.extend(spending.times.fields(!spending.prompts.is_empty()));
             }
         }
@@ -121,6 +124,12 @@ pub(super) fn whole(mut usage: Usage) -> Usage {
     usage.extra.entry("output_tokens_details").or_insert(no_thinking);
     usage.extra.entry("fallback_credit").or_insert(Value::Null);
     usage
+}
+
+/// The usage of a turn that made no request, with every field that clients read without asking.
+#[must_use]
+pub fn empty_usage() -> Usage {
+    whole(crate::meter::no_usage())
 }
 
 /// What was used since another count.

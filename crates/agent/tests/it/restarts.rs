@@ -306,7 +306,10 @@ async fn a_call_that_had_begun_is_not_run_again_and_the_one_after_it_is() {
         let results = last_results(&server);
         assert!(results[0]["content"].as_str().unwrap().contains("interrupted by a restart"), "{results:?}");
         assert_eq!((&results[0]["tool_use_id"], &results[0]["is_error"]), (&json!("toolu_1"), &json!(true)));
-        assert_eq!((&results[1]["tool_use_id"], &results[1]["is_error"]), (&json!("toolu_2"), &Value::Null));
+        assert_eq!(
+            (&results[1]["tool_use_id"], &results[1]["is_error"]),
+            (&json!("toolu_2"), &Value::Bool(false))
+        );
         assert_eq!(std::fs::read_to_string(place.cwd.path().join("log")).unwrap(), "one\ntwo\n");
         let shown: Vec<&Value> = frames.iter().filter(|frame| frame["type"] == "user").collect();
         assert_eq!(shown.len(), 2, "the host hears of both");

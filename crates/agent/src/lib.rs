@@ -7,6 +7,7 @@ mod client;
 pub mod command;
 mod compact;
 mod context;
+pub mod custom;
 pub mod error;
 mod execute;
 mod frames;
@@ -37,6 +38,7 @@ mod view;
 mod words;
 
 pub use checkpoint::{Checkpoints, RewindError, Rewound};
+pub use custom::{CustomTool, IntoToolOutput, Json, schema_of, tool, tool_with};
 pub use error::Error;
 pub use frames::PROTOCOL_VERSION;
 pub use hook::{Hook, HookEvent, HookFailure, HookInput, HookOutput, Hooks, OnFailure};
@@ -49,11 +51,15 @@ pub use options::{
 };
 pub use permission::{
     CanUseTool, Destination, Permission, PermissionChange, PermissionRequest, PermissionUpdate, RuleKind,
-    SettingsFiles,
+    SettingsFiles, can_use_tool,
 };
 pub use prompt::DYNAMIC_BOUNDARY;
 pub use query::{Interrupted, Prompt, Query, QueryHandle, query};
 pub use random::uuid as new_session_id;
+/// The crate whose derive makes schemas; `#[schemars(crate = "wardian_agent::schemars")]` uses it without a dependency of
+/// one's own.
+pub use schemars;
+pub use schemars::JsonSchema;
 pub use subagent::AgentDefinition;
 pub use tool::{Tool, ToolContext, ToolOutput};
 pub use transcript::{Conversation, Resume, Transcripts};

@@ -18,6 +18,29 @@ pub use update::{Destination, PermissionChange, PermissionUpdate, RuleKind, Sett
 /// Is asked about calls that hooks, rules and mode left open. When the turn is interrupted, its future is dropped.
 pub type CanUseTool = Arc<dyn Fn(PermissionRequest) -> BoxFuture<'static, Permission> + Send + Sync>;
 
+/// Makes an async closure what is asked about calls.
+///
+/// ```
+/// use wardian_agent::{Options, Permission, can_use_tool};
+///
+/// let options = Options {
+///     can_use_tool: Some(can_use_tool(|request| async move {
+///         match request.tool_name.as_str() {
+///             "Write" | "Edit" => Permission::allow(),
+///             tool => Permission::deny(format!("{tool} is not for this agent.")),
+///         }
+///     })),
+///     ..Options::default()
+/// };
+/// ```
+pub fn can_use_tool<Ask, Answer>(ask: Ask) -> CanUseTool
+where
+    Ask: Fn(PermissionRequest) -> Answer + Send + Sync + 'static,
+    Answer: Future<Output = Permission> + Send + 'static,
+{
+    Arc::new(move |request| Box::pin(ask(request)))
+}
+
 /// A call that somebody must decide about.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PermissionRequest {

@@ -1,11 +1,12 @@
 //! `query`: the stream of messages, and the handle to steer it.
 
+use std::fmt;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use futures_util::Stream;
+use futures_util::stream::{BoxStream, Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,15 +16,17 @@ use wardian_protocol::{ContentBlock, MessageParam, Role};
 use crate::checkpoint::{Checkpoints, RewindError, Rewound};
 use crate::mcp::Mcp;
 use crate::view::{UsageReport, View};
-use crate::{Error, Message, Options, Thinking, UserMessage, session};
+use crate::{Error, Message, Options, ResultMessage, Thinking, UserMessage, session};
 
 /// Messages that wait for a slow reader; then the turn waits too.
 const MESSAGE_QUEUE: usize = 64;
 /// Requests to the session on their way.
 const COMMAND_QUEUE: usize = 64;
 
+/// How long a stream of prompts waits for a place in the queue.
+const FULL_PAUSE: Duration = Duration::from_millis(100);
+
 /// What is asked.
-#[derive(Debug)]
 pub enum Prompt {
     /// One text: one turn, then the query ends.
     Text(String),
@@ -31,6 +34,26 @@ pub enum Prompt {
     Messages(Vec<UserMessage>),
     /// Nothing yet: prompts come by [`QueryHandle::send`] until [`QueryHandle::end_input`].
     Open,
+    /// The messages of a stream, a turn each, as they come; the query ends after its end. See [`Prompt::stream`].
+    Stream(BoxStream<'static, UserMessage>),
+}
+
+impl Prompt {
+    /// The prompts of a stream: texts, or whole messages.
+    pub fn stream(prompts: impl Stream<Item: Into<UserMessage>> + Send + 'static) -> Self {
+        Self::Stream(prompts.map(Into::into).boxed())
+    }
+}
+
+impl fmt::Debug for Prompt {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => out.debug_tuple("Text").field(text).finish(),
+            Self::Messages(messages) => out.debug_tuple("Messages").field(messages).finish(),
+            Self::Open => out.write_str("Open"),
+            Self::Stream(_) => out.write_str("Stream"),
+        }
+    }
 }
 
 impl From<&str> for Prompt {
@@ -57,9 +80,41 @@ pub fn query(prompt: impl Into<Prompt>, mut options: Options) -> Query {
     let (show, view) = watch::channel(None);
     let checkpoints = options.checkpoints.clone();
     let handle = QueryHandle { commands, view, checkpoints, mcp: mcp.clone() };
-    tasks.spawn(session::run(prompt.into(), options, mcp, sender, requests, show, cancel.clone()));
+    let mut prompt = prompt.into();
+    if let Prompt::Stream(prompts) = prompt {
+        tasks.spawn(pass_on(prompts, handle.clone(), cancel.clone()));
+        prompt = Prompt::Open;
+    }
+    tasks.spawn(session::run(prompt, options, mcp, sender, requests, show, cancel.clone()));
     tasks.close();
     Query { handle, messages, cancel, tasks }
+}
+
+/// Sends the prompts of a stream, and says when it has ended.
+async fn pass_on(
+    mut prompts: BoxStream<'static, UserMessage>,
+    handle: QueryHandle,
+    cancel: CancellationToken,
+) {
+    let pass_all = async {
+        while let Some(prompt) = prompts.next().await {
+            while let Err(error) = handle.send(prompt.clone()).await {
+                if !matches!(error, Error::QueueFull { .. }) {
+                    return;
+                }
+                tokio::time::sleep(FULL_PAUSE).await;
+            }
+        }
+        // It may have ended by itself.
+        let _ = handle.end_input().await;
+    };
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => (),
+        // A query that ended without its prompts wants no more of them.
+        () = handle.commands.closed() => (),
+        () = pass_all => (),
+    }
 }
 
 /// The messages of a query. Dropping it stops the turn and its tools.
@@ -84,6 +139,20 @@ impl Query {
     /// [`Error::Ended`].
     pub async fn interrupt(&self) -> Result<Interrupted, Error> {
         self.handle.interrupt().await
+    }
+
+    /// Goes on to the end and gives the last result: for who wants the answer, not the way there.
+    ///
+    /// # Errors
+    /// Why the query could not begin; [`Error::Ended`] if it ended without a result.
+    pub async fn result(mut self) -> Result<ResultMessage, Error> {
+        let mut last = None;
+        while let Some(message) = self.next().await {
+            if let Message::Result(result) = message? {
+                last = Some(*result);
+            }
+        }
+        last.ok_or(Error::Ended)
     }
 
     /// Stops the turn and its tools, and waits until they have ended.
@@ -129,8 +198,9 @@ impl QueryHandle {
     ///
     /// # Errors
     /// [`Error::QueueFull`], [`Error::Ended`].
-    pub async fn send(&self, message: UserMessage) -> Result<(), Error> {
-        self.ask(|reply| Command::Prompt { message: Box::new(message), reply }).await?
+    pub async fn send(&self, message: impl Into<UserMessage>) -> Result<(), Error> {
+        let message = Box::new(message.into());
+        self.ask(|reply| Command::Prompt { message, reply }).await?
     }
 
     /// Says that no more prompts come: the query ends after those that wait.

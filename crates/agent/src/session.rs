@@ -316,7 +316,8 @@ impl Inbox {
         let (queue, open) = match prompt {
             Prompt::Text(text) => ([text_prompt(text)].into(), false),
             Prompt::Messages(messages) => (messages.into(), false),
-            Prompt::Open => (VecDeque::new(), true),
+            // A stream is passed on by `query`.
+            Prompt::Open | Prompt::Stream(_) => (VecDeque::new(), true),
         };
         Self { queue, open, asks }
     }

@@ -17,6 +17,8 @@ mod hooks;
 mod hostile;
 #[path = "it/hosting.rs"]
 mod hosting;
+#[path = "it/library.rs"]
+mod library;
 #[path = "it/limits.rs"]
 mod limits;
 #[path = "it/mcp.rs"]

@@ -131,6 +131,27 @@ pub struct UserMessage {
     pub extra: JsonMap,
 }
 
+impl From<String> for UserMessage {
+    /// Makes a prompt of a text.
+    fn from(text: String) -> Self {
+        Self {
+            message: crate::MessageParam::new(crate::Role::User, vec![crate::ContentBlock::text(text)]),
+            parent_tool_use_id: None,
+            tool_use_result: None,
+            uuid: None,
+            session_id: None,
+            extra: JsonMap::new(),
+        }
+    }
+}
+
+impl From<&str> for UserMessage {
+    /// Makes a prompt of a text.
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
 /// `{"type":"result",…}`: the end of a turn.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ResultMessage {

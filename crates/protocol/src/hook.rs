@@ -2,6 +2,8 @@
 //!
 //! source: the agent protocol reference, section 1.4.
 
+mod answers;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

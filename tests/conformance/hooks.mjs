@@ -1,7 +1,7 @@
 // Hooks: table 1.4.
-import { readFileSync, existsSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { MODEL, all, assert, bash, blocks, call, find, kind, lab, resultsIn, scenario, text, told, toolResults } from "./lib.mjs";
+import { MODEL, all, assert, bash, blocks, call, eventually, find, kind, lab, resultsIn, scenario, text, told, toolResults } from "./lib.mjs";
 
 const bypass = { permissionMode: "bypassPermissions", allowDangerouslySkipPermissions: true };
 const decision = (permissionDecision, more) => ({ hookSpecificOutput: { hookEventName: "PreToolUse", permissionDecision, ...more } });
@@ -365,8 +365,7 @@ scenario("PermissionDenied, Notification: an observer of prompts", "1.4 Notifica
       hooks: { Notification: [{ hooks: [async (input) => (seen.push(input), {})] }] },
       canUseTool: async (_name, input) => {
         // The stock CLI tells of a prompt after it has waited for some seconds.
-        const until = Date.now() + 20_000;
-        while (seen.length === 0 && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 20));
+        await eventually(() => seen.length > 0);
         return { behavior: "allow", updatedInput: input };
       },
     },
@@ -376,22 +375,25 @@ scenario("PermissionDenied, Notification: an observer of prompts", "1.4 Notifica
   assert.deepEqual([seen[0].notification_type, typeof seen[0].message], ["permission_prompt", "string"]);
 });
 
-scenario("Elicitation and ElicitationResult: a hook answers for the user", ["1.4 Elicitation", "1.4 ElicitationResult"], async (t) => {
+scenario("Elicitation and ElicitationResult: before and after the user is asked", ["1.4 Elicitation", "1.4 ElicitationResult"], async (t) => {
   const seen = [];
+  const hook = async (input) => (seen.push(input), {});
   const s = await t.session({
     replies: [{ tool_use: [call("mcp__lab__ask", {})] }, { text: "Done." }],
     options: {
       allowedTools: ["mcp__lab__ask"],
       mcpServers: { lab },
-      hooks: {
-        Elicitation: [{ hooks: [async (input) => (seen.push(input), { hookSpecificOutput: { hookEventName: "Elicitation", action: "accept", content: { name: "Ada" } } })] }],
-        ElicitationResult: [{ hooks: [async (input) => (seen.push(input), {})] }],
-      },
+      onElicitation: async () => (seen.push("asked"), { action: "accept", content: { name: "Ada" } }),
+      hooks: { Elicitation: [{ hooks: [hook] }], ElicitationResult: [{ hooks: [hook] }] },
     },
   });
   const { bodies, init } = await s.ok();
-  isBase(seen[0], "Elicitation", s, init);
-  assert.deepEqual([seen[0].mcp_server_name, seen[0].message], ["lab", "Who are you?"]);
+  const [before, asked, after] = seen;
+  isBase(before, "Elicitation", s, init);
+  assert.equal(asked, "asked");
+  assert.deepEqual([before.mcp_server_name, before.message, before.mode], ["lab", "Who are you?", "form"]);
+  assert.deepEqual(before.requested_schema.required, ["name"]);
+  assert.deepEqual([after.hook_event_name, after.mcp_server_name, after.action, after.content], ["ElicitationResult", "lab", "accept", { name: "Ada" }]);
   assert.equal(text(resultsIn(bodies[1])[0].content), "accept: Ada");
 });
 
@@ -413,15 +415,19 @@ scenario("TaskCreated and TaskCompleted: the model's list", ["1.4 TaskCreated", 
 });
 
 scenario("CwdChanged: a command changed the folder", "1.4 CwdChanged", async (t) => {
-  const seen = [];
   const s = await t.session({
     files: { "inner/x": "" },
     replies: [{ tool_use: [bash("cd inner")] }, { tool_use: [bash("pwd")] }, { text: "Done." }],
-    options: { ...bypass, hooks: { CwdChanged: [{ hooks: [async (input) => (seen.push(input), {})] }] } },
+    options: ({ home }) => ({ ...bypass, settings: keeps("CwdChanged", join(home, "got.part"), `; mv ${home}/got.part ${home}/got.json`) }),
   });
-  const { messages } = await s.ok();
-  assert.equal(all(messages, "user")[1].tool_use_result.stdout.trim(), s.path("inner"));
-  assert.deepEqual(seen.map((input) => [input.old_cwd, input.new_cwd]), [[s.cwd, s.path("inner")]]);
+  const live = s.live();
+  await live.say("go");
+  // The stock CLI tells of it when it finds the time.
+  await eventually(() => existsSync(join(s.home, "got.json")));
+  await live.end();
+  assert.equal(all(live.messages, "user")[1].tool_use_result.stdout.trim(), s.path("inner"));
+  const got = kept(s, "got.json");
+  assert.deepEqual([got.hook_event_name, got.old_cwd, got.new_cwd], ["CwdChanged", s.cwd, s.path("inner")]);
 });
 
 scenario("MessageDisplay: what the assistant says", "1.4 MessageDisplay", async (t) => {
@@ -441,8 +447,52 @@ scenario("ConfigChange: a settings file that changes", "1.4 ConfigChange", async
   });
   const live = s.live();
   await live.say("first");
-  const until = Date.now() + 20_000;
-  while (seen.length === 0 && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 20));
+  await eventually(() => seen.length > 0);
   assert.equal(seen[0].source, "project_settings");
+  await live.end();
+});
+
+scenario("Setup: command hooks of --init and --maintenance", "1.4 Setup", async (t) => {
+  for (const trigger of ["init", "maintenance"]) {
+    const s = await t.session({ options: ({ home }) => ({ extraArgs: { [trigger]: null }, settings: keeps("Setup", join(home, "got.json")) }) });
+    await s.ok();
+    const got = kept(s, "got.json");
+    assert.deepEqual([got.hook_event_name, got.trigger, got.cwd], ["Setup", trigger, s.cwd]);
+  }
+});
+
+scenario("hook_progress: what a slow hook has written so far", "1.3 system/hook_progress", async (t) => {
+  const s = await t.session({
+    replies: [{ tool_use: [bash("true")] }, { text: "Done." }],
+    options: ({ cwd }) => ({
+      ...bypass,
+      includeHookEvents: true,
+      settings: { hooks: { PreToolUse: [{ hooks: [{ type: "command", command: `echo so far; while [ ! -e ${cwd}/go ]; do sleep 0.05; done` }] }] } },
+    }),
+  });
+  const live = s.live();
+  live.send("first");
+  const progress = await live.until("system/hook_progress");
+  assert.deepEqual([progress.hook_name, progress.hook_event, progress.stdout, progress.stderr], ["PreToolUse:Bash", "PreToolUse", "so far\n", ""]);
+  writeFileSync(s.path("go"), "");
+  const response = await live.until("system/hook_response");
+  assert.equal(response.hook_id, progress.hook_id);
+  assert.equal((await live.result()).result, "Done.");
+  await live.end();
+});
+
+scenario("DirectoryAdded: a folder that the host registers", ["1.4 DirectoryAdded", "1.2 register_repo_root"], async (t) => {
+  const seen = [];
+  const s = await t.session({
+    wire: true,
+    files: { "extra/a.txt": "" },
+    options: { hooks: { DirectoryAdded: [{ hooks: [async (input) => (seen.push(input), {})] }] } },
+  });
+  const live = s.live();
+  await live.say("first");
+  const answer = await s.control({ subtype: "register_repo_root", directory: s.path("extra") });
+  assert.equal(answer.subtype, "success", answer.error);
+  await eventually(() => seen.length > 0);
+  assert.ok(JSON.stringify(seen[0]).includes(s.path("extra")), JSON.stringify(seen[0]));
   await live.end();
 });

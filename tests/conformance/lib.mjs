@@ -42,6 +42,13 @@ export const all = (messages, wanted) => messages.filter((message) => kind(messa
 // Dollars as billionths, without what binary fractions leave.
 export const nanos = (usd) => Math.round(usd * 1e9);
 
+// Waits for what no event tells of.
+export async function eventually(holds) {
+  const until = Date.now() + TIMEOUT_MS / 2;
+  while (!holds() && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 10));
+  assert.ok(holds(), `not so after ${TIMEOUT_MS / 2} ms: ${holds}`);
+}
+
 // Prompts that are fed by hand.
 function feed() {
   const waiting = [];

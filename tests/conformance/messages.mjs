@@ -1,7 +1,7 @@
 // The messages: table 1.3, those that no other file has.
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { MODEL, all, assert, bash, blocks, call, find, kind, lab, nanos, resultsIn, scenario, text, told, toolResults } from "./lib.mjs";
+import { MODEL, all, assert, bash, blocks, call, find, kind, resultsIn, scenario, text, told, toolResults } from "./lib.mjs";
 import { deleteSession, forkSession, getSessionInfo, getSessionMessages, getSubagentMessages, listSessions, listSubagents, renameSession, tagSession } from "../sdk/node_modules/@anthropic-ai/claude-agent-sdk/sdk.mjs";
 
 const bypass = { permissionMode: "bypassPermissions", allowDangerouslySkipPermissions: true };
@@ -226,7 +226,6 @@ scenario("a command that runs behind: started, listed, ended, told", ["1.3 syste
   assert.equal((await live.result()).result, "It runs.");
   const output = find(live.messages, "user").tool_use_result;
   assert.equal(output.backgroundTaskId, started.task_id);
-  const { writeFileSync } = await import("node:fs");
   writeFileSync(s.path("go"), "");
   const ended = await live.until("system/task_notification");
   assert.deepEqual([ended.task_id, ended.status, ended.tool_use_id], [started.task_id, "completed", asked.id]);
@@ -341,4 +340,19 @@ scenario("the prefix that the model reads stays the same from call to call", "1.
     const [shorter, longer] = [before, after].map((body) => bare(body.messages.filter((message) => message.role !== "system")));
     assert.deepEqual(longer.slice(0, shorter.length), shorter);
   }
+});
+
+scenario("/clear: another conversation, which knows nothing of the first", "1.3 conversation_reset", async (t) => {
+  const s = await t.session({ replies: [{ text: "One." }, { text: "Two." }] });
+  const live = s.live();
+  const first = await live.say("the first thing");
+  const cleared = await live.say("/clear");
+  const reset = find(live.messages, "conversation_reset");
+  assert.match(reset.new_conversation_id, UUID);
+  assert.deepEqual([cleared.subtype, cleared.num_turns], ["success", 0]);
+  assert.notEqual(cleared.session_id, first.session_id);
+  const second = await live.say("the second thing");
+  assert.equal(second.session_id, cleared.session_id);
+  assert.ok(!told(s.bodies()[1]).includes("the first thing"));
+  await live.end();
 });

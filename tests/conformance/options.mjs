@@ -736,7 +736,7 @@ scenario("sessionStore: the conversation is mirrored and taken up again", ["1.1 
     append: async (key, entries) => void kept.set(name(key), [...(kept.get(name(key)) ?? []), ...entries]),
     load: async (key) => kept.get(name(key)) ?? null,
   };
-  const s = await t.session({ wire: true, replies: [{ text: "One." }, { text: "Two." }], options: { sessionStore } });
+  const s = await t.session({ wire: true, replies: [{ text: "One." }, { text: "Two." }], options: { sessionStore }, env: ({ home }) => ({ CLAUDE_CONFIG_DIR: join(home, ".claude") }) });
   const { result } = await s.ok("the first thing");
   const [entries] = [...kept.values()];
   assert.ok(entries.some((entry) => entry.type === "user") && entries.some((entry) => entry.type === "assistant"));
@@ -783,9 +783,10 @@ scenario("onUserDialog: supported kinds are declared, and nothing is asked", "1.
 });
 
 scenario("sandbox: where it cannot be had, failIfUnavailable says so", "1.1 sandbox", async (t) => {
-  const s = await t.session({ options: { sandbox: { enabled: true, bwrapPath: "/no/such/bwrap" } }, env: { PATH: "/nowhere" } });
-  const { result, error } = await s.turn("go");
-  assert.ok(error, JSON.stringify(result));
+  const s = await t.session({ options: { sandbox: { enabled: true, bwrapPath: "/no/such/bwrap", socatPath: "/no/such/socat" } } });
+  const { error } = await s.turn("go");
+  assert.match(`${error} ${s.stderr}`, /sandbox/i);
+  assert.equal(s.bodies().length, 0);
 });
 
 scenario("pathToClaudeCodeExecutable and spawnClaudeCodeProcess: what is started", ["1.1 pathToClaudeCodeExecutable", "1.1 spawnClaudeCodeProcess"], async (t) => {

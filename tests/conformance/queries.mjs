@@ -273,7 +273,7 @@ scenario("readMcpResource: a widget; other schemes are refused", "1.2 readMcpRes
   await live.end();
 });
 
-scenario("reloadSkills: a skill that came meanwhile", "1.2 reloadSkills", async (t) => {
+scenario("reloadSkills: a skill that changed meanwhile", ["1.2 reloadSkills", "1.3 system/commands_changed"], async (t) => {
   const s = await t.session({
     files: { ".claude/skills/peel/SKILL.md": "---\nname: peel\ndescription: Peels\n---\nPeel.\n" },
     replies: one,
@@ -284,6 +284,8 @@ scenario("reloadSkills: a skill that came meanwhile", "1.2 reloadSkills", async 
   writeFileSync(s.path(".claude/skills/peel/SKILL.md"), "---\nname: peel\ndescription: Peels twice\n---\nPeel.\n");
   const { skills } = await live.query.reloadSkills();
   assert.match(skills.find((one) => one.name === "peel").description, /Peels twice/);
+  const { commands } = await live.until("system/commands_changed");
+  assert.match(commands.find((one) => one.name === "peel").description, /Peels twice/);
   await live.end();
 });
 
@@ -329,8 +331,7 @@ scenario("backgroundTasks: a command that runs goes to the background", "1.2 bac
   while (!s.has("pid") || s.read("pid").trim() === "") await new Promise((resolve) => setTimeout(resolve, 5));
   assert.equal(await live.query.backgroundTasks("toolu_of_nobody"), false);
   // The call may not be known as a task in its first moments.
-  const deadline = Date.now() + 30_000;
-  while (find(live.messages, "user") === undefined && Date.now() < deadline) {
+  while (find(live.messages, "user") === undefined) {
     assert.equal(await live.query.backgroundTasks(), true);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }

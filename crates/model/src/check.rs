@@ -84,7 +84,8 @@ fn check_messages(messages: &[Value]) -> Result<(), String> {
         };
         let content = field(message, "content").map_err(|problem| format!("{at}.{problem}"))?;
         let is_last = index + 1 == messages.len();
-        if is_empty(content) && !(is_last && role == "assistant") {
+        // The official CLI sends empty system messages after it has compacted a conversation.
+        if is_empty(content) && role != "system" && !(is_last && role == "assistant") {
             return Err(format!(
                 "{at}: all messages must have non-empty content except for the optional final assistant message"
             ));

@@ -139,6 +139,8 @@ pub(crate) struct Session {
     last: Option<(String, Option<Message>)>,
     /// Nothing was said yet.
     pub(crate) is_new: bool,
+    /// Where Bash was when it was kept last.
+    pub(crate) kept_cwd: Option<PathBuf>,
     /// How full the context window is.
     pub(crate) fill: Fill,
     /// The prompt that has no reply yet: its id, and where it begins in the last message.
@@ -193,9 +195,11 @@ pub(crate) async fn run(
 
 impl Session {
     fn new(setup: Setup, found: Found) -> Self {
-        let Found { history, open, meter, prompts, result, .. } = found;
+        let Found { history, tool_state, open, meter, prompts, result, .. } = found;
         let last = prompts.last().cloned().map(|uuid| (uuid, result));
         let carried = meter.total();
+        let kept_cwd = tool_state.cwd.clone();
+        tool_state.restore(&setup);
         let is_new = history.is_empty() && open.is_none();
         let reported = meter.by_model().clone();
         *setup.meter() = meter;
@@ -211,6 +215,7 @@ impl Session {
             prompts: prompts.into_iter().collect(),
             last,
             is_new,
+            kept_cwd,
             fill: Fill::default(),
             waiting_prompt: None,
         }

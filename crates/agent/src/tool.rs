@@ -155,7 +155,14 @@ impl ToolContext {
 /// Which files were read or written, and what they were then. Edit and Write refuse what was not read, or has changed
 /// since. One entry a file; a file costs a tool call, so the turn limit bounds it.
 #[derive(Clone, Debug, Default)]
-pub struct ReadLog(Arc<Mutex<HashMap<PathBuf, Known>>>);
+pub struct ReadLog(Arc<Mutex<Reads>>);
+
+#[derive(Debug, Default)]
+struct Reads {
+    known: HashMap<PathBuf, Known>,
+    /// What was noted since somebody asked last.
+    news: HashMap<PathBuf, Known>,
+}
 
 /// What the model knows of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,13 +177,20 @@ pub struct Known {
 impl ReadLog {
     /// Notes that the model now knows the file, given by its resolved path.
     pub fn note(&self, path: &Path, known: Known) {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(path.to_owned(), known);
+        let mut reads = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        reads.known.insert(path.to_owned(), known);
+        reads.news.insert(path.to_owned(), known);
+    }
+
+    /// What was noted since this was called last.
+    pub(crate) fn take_news(&self) -> HashMap<PathBuf, Known> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).news)
     }
 
     /// What the model knows of the file, given by its resolved path.
     #[must_use]
     pub fn known(&self, path: &Path) -> Option<Known> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(path).copied()
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).known.get(path).copied()
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `wardian_tool_started` | before a call is executed, after it was permitted: `toolUseId` |
 //! | `wardian_turn_ended` | before the `result` of a turn is given; holds it |
 //! | `wardian_rewound` | before the first message of a host that took the conversation up at an earlier one: `to` |
+//! | `wardian_tool_state` | after calls: where Bash is now, which files were read |
 //! | `wardian_system_prompt` | where the host wants the system prompt to stay: `system` |
 //!
 //! A `compact_boundary` and the summary after it, as the official CLI writes them, take the place of all before.
@@ -23,6 +24,7 @@ mod branch;
 mod file;
 mod fork;
 mod journal;
+mod known;
 mod line;
 mod read;
 mod repair;
@@ -38,6 +40,7 @@ use wardian_protocol::{ContentBlock, MessageParam};
 
 pub(crate) use self::branch::branch;
 pub(crate) use self::journal::{Journal, Unkept};
+pub(crate) use self::known::ToolState;
 pub(crate) use self::read::calls;
 pub use self::resume::Resume;
 
@@ -127,6 +130,8 @@ pub(crate) struct Found {
     pub(crate) replay: Vec<Value>,
     /// Whether the file ends in the middle of a line.
     pub(crate) cut: bool,
+    /// Where Bash was, and what was read.
+    pub(crate) tool_state: ToolState,
     /// The system prompt that is to stay.
     pub(crate) system_prompt: Option<Vec<String>>,
     /// The lines that are no part of the conversation any more.

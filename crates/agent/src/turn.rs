@@ -325,6 +325,7 @@ impl Session {
         let output = self.structured(turn, &executed);
         turn.denials.extend(executed.denials);
         self.hear(executed.results);
+        self.keep_tool_state().await;
         self.be_told(executed.context).await;
         match executed.ended {
             ToolsEnd::Done if output.is_some() => output,

@@ -5,6 +5,8 @@
 mod addresses;
 #[path = "it/binary.rs"]
 mod binary;
+#[path = "it/checkpoints.rs"]
+mod checkpoints;
 #[path = "it/commands.rs"]
 mod commands;
 #[path = "it/failures.rs"]

@@ -21,6 +21,7 @@ use wardian_protocol::{AgentFrame, ContentBlock, HostFrame, JsonMap, MessagePara
 use crate::capture::Capture;
 use crate::lines::{Line, Lines};
 use crate::report::RunStatus;
+use crate::translate::verbatim;
 
 pub use conclusion::{Conclusion, Counts};
 pub use event::{Effect, Event, Grace, Row, Show, Stream};
@@ -153,7 +154,7 @@ impl RunState {
             tool_use_result: None,
             uuid: None,
             session_id: Some(String::new()),
-            extra: JsonMap::new(),
+            extra: verbatim(),
         };
         todo.push(Effect::Write(Box::new(self.request(INITIALIZE_ID, &initialize))));
         todo.push(Effect::Write(Box::new(HostFrame::User(prompt))));

@@ -318,8 +318,13 @@ pub fn prompt(content: &[Value], uuid: String) -> HostFrame {
         tool_use_result: None,
         uuid: Some(uuid),
         session_id: Some(String::new()),
-        extra: JsonMap::new(),
+        extra: verbatim(),
     })
+}
+
+/// Says that a prompt is to be taken as it stands: a message of a session that begins with a slash is no command.
+pub(crate) fn verbatim() -> JsonMap {
+    JsonMap::from_iter([("client_composed".to_owned(), true.into())])
 }
 
 /// The answer to a question whether a call may run.

@@ -21,6 +21,8 @@ pub(super) const REPLY_ENDED: &str = "wardian_reply_ended";
 pub(super) const TURN_ENDED: &str = "wardian_turn_ended";
 /// Before the first message of a host that took the conversation up at an earlier one.
 pub(super) const REWOUND: &str = "wardian_rewound";
+/// Where Bash is, and which files were read.
+pub(super) const TOOL_STATE: &str = "wardian_tool_state";
 /// The system prompt that is to stay.
 pub(super) const SYSTEM_PROMPT: &str = "wardian_system_prompt";
 /// Where a summary takes the place of all before.
@@ -71,6 +73,7 @@ pub(super) struct Line<'a> {
     pub(super) compact_metadata: Option<CompactMetadata>,
     pub(super) to: Option<String>,
     pub(super) system: Option<Vec<String>>,
+    pub(super) state: Option<Value>,
     /// As the official CLI spells it.
     #[serde(rename = "totalCostUSD")]
     pub(super) total_cost: Option<Value>,
@@ -245,6 +248,12 @@ impl Out {
         let Some(journal) = &self.journal else { return Ok(()) };
         let line = json!({"type": "custom-title", "customTitle": title, "sessionId": self.session_id});
         journal.append(&line).await
+    }
+
+    /// Notes what tools know.
+    pub(super) async fn keep_tool_state(&self, fields: Value) {
+        // What was not written is found out at the next turn of the loop.
+        let _ = self.note(TOOL_STATE, fields).await;
     }
 
     /// Notes the system prompt that is to stay.

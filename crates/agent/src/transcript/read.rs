@@ -10,7 +10,9 @@ use serde_json::Value;
 use wardian_protocol::frame::MAX_HOST_LINE_BYTES;
 use wardian_protocol::{ContentBlock, MessageParam, Role};
 
-use super::line::{COMPACT_BOUNDARY, Line, REPLY_ENDED, REWOUND, SYSTEM_PROMPT, TOOL_STARTED, TURN_ENDED};
+use super::line::{
+    COMPACT_BOUNDARY, Line, REPLY_ENDED, REWOUND, SYSTEM_PROMPT, TOOL_STARTED, TOOL_STATE, TURN_ENDED,
+};
 use super::repair::repair;
 use super::{Found, OpenReply};
 use crate::Message;
@@ -278,6 +280,10 @@ impl Reader {
                 self.boundary = Some(kept.map(|kept| kept.uuids.clone()).unwrap_or_default());
             }
             ("system", Some(SYSTEM_PROMPT)) => self.found.system_prompt.clone_from(&line.system),
+            ("system", Some(TOOL_STATE)) => {
+                let state = line.state.clone().and_then(|state| serde_json::from_value(state).ok());
+                self.found.tool_state.take_in(state.unwrap_or_default());
+            }
             ("cost-state", _) => self.cost(line),
             ("system", Some(TURN_ENDED)) => {
                 self.end_reply(None);

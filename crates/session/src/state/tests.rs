@@ -58,6 +58,7 @@ fn an_agent_is_told_its_task_and_its_result_ends_the_turn() {
     assert_eq!(begun.len(), 2);
     assert_eq!(begun[0]["request"], json!({"subtype": "initialize", "systemPrompt": ["be brief"]}));
     assert_eq!(begun[1]["message"]["content"], json!([{"type": "text", "text": "fix it"}]));
+    assert_eq!(begun[1]["client_composed"], true, "a task that begins with a slash is no command");
 
     let effects = state.step(line(&assistant("working")));
     assert!(matches!(effects[0], Effect::Store(Row { kind: "frame.assistant", .. })), "stored first");

@@ -50,5 +50,7 @@ if "$WARDIAN" serve --help >/dev/null 2>&1; then
 fi
 group node "$here/agent.mjs"
 group "$root/.venv/bin/python" "$here/agent.py"
+group node "$here/helpers.mjs"
+group "$root/.venv/bin/python" "$here/helpers.py"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

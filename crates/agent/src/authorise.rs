@@ -37,6 +37,8 @@ pub(crate) struct Live {
     pub(crate) model: String,
     pub(crate) first_model: String,
     pub(crate) bypass_permitted: bool,
+    /// What plan mode goes back to.
+    pub(crate) mode_before_plan: Option<PermissionMode>,
     /// In place of what the options say.
     pub(crate) thinking: Option<Thinking>,
     /// In place of what the options say.
@@ -47,6 +49,9 @@ impl Live {
     pub(crate) fn set_mode(&mut self, mode: PermissionMode) -> Result<(), Error> {
         if mode == PermissionMode::BypassPermissions && !self.bypass_permitted {
             return Err(Error::BypassNotPermitted);
+        }
+        if mode == PermissionMode::Plan && self.policy.mode != mode {
+            self.mode_before_plan = Some(self.policy.mode);
         }
         self.policy.mode = mode;
         Ok(())

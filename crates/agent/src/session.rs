@@ -424,8 +424,15 @@ async fn set_up(options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error
     let model = PriceTable::embedded().resolve_alias(&options.model).to_owned();
     let bypass_permitted =
         options.allow_bypass_permissions || options.permission_mode == PermissionMode::BypassPermissions;
-    let live =
-        Live { policy, first_model: model.clone(), model, bypass_permitted, thinking: None, effort: None };
+    let live = Live {
+        policy,
+        first_model: model.clone(),
+        model,
+        bypass_permitted,
+        mode_before_plan: None,
+        thinking: None,
+        effort: None,
+    };
     let live = Arc::new(Mutex::new(live));
     let output_dir = options
         .output_dir
@@ -517,6 +524,9 @@ fn offered(
             return Err(Error::UnknownTool(unknown.clone()));
         }
         chosen.retain(|tool| names.iter().any(|name| name == tool.name()));
+    } else {
+        let has_host = options.can_use_tool.is_some();
+        chosen.retain(|tool| tools::is_default(tool.name(), has_host));
     }
     chosen.extend(structured.map(|tool| tool as Arc<dyn Tool>));
     chosen.extend(options.custom_tools.iter().cloned());

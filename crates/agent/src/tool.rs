@@ -95,7 +95,6 @@ pub struct ToolContext {
     /// Fires when the turn is stopped.
     pub cancel: CancellationToken,
     /// The session that the call is made in.
-    #[expect(dead_code, reason = "the tools that work on a session come next")]
     pub(crate) within: Within,
 }
 
@@ -108,7 +107,6 @@ impl Within {
         Self(Some(Arc::clone(setup)))
     }
 
-    #[expect(dead_code, reason = "the tools that work on a session come next")]
     pub(crate) const fn setup(&self) -> Option<&Arc<Setup>> {
         self.0.as_ref()
     }

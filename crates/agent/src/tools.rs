@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::tool::{Tool, ToolOutput};
 
+mod ask;
 pub mod bash;
 mod edit;
 pub(crate) mod file;
@@ -17,17 +18,21 @@ mod grep;
 mod input;
 pub(crate) mod mcp_resources;
 mod patch;
+mod plan;
 mod read;
 mod text;
+mod todo;
 pub(crate) mod tool_search;
 mod walk;
 mod work;
 mod write;
 
+pub use self::ask::AskUserQuestion;
 pub use self::bash::Bash;
 pub use self::edit::Edit;
 pub use self::glob::Glob;
 pub use self::grep::Grep;
+pub use self::plan::{EnterPlanMode, ExitPlanMode};
 pub use self::read::Read;
 pub use self::write::Write;
 
@@ -37,14 +42,28 @@ pub const FOR_SERVERS: [&str; 3] = [mcp_resources::LIST, mcp_resources::READ, to
 /// Returns all built-in tools, made for one session.
 #[must_use]
 pub fn builtin() -> Vec<Arc<dyn Tool>> {
-    vec![
+    let mut tools: Vec<Arc<dyn Tool>> = vec![
+        Arc::new(AskUserQuestion),
         Arc::new(Bash::default()),
         Arc::new(Edit),
+        Arc::new(EnterPlanMode),
+        Arc::new(ExitPlanMode),
         Arc::new(Glob),
         Arc::new(Grep),
         Arc::new(Read),
         Arc::new(Write),
-    ]
+    ];
+    tools.extend(todo::tools());
+    tools
+}
+
+/// Whether a session has a built-in tool without naming it. `has_host`: somebody can be asked.
+pub(crate) fn is_default(name: &str, has_host: bool) -> bool {
+    match name {
+        "AskUserQuestion" | "EnterPlanMode" | "ExitPlanMode" => has_host,
+        "TaskCreate" | "TaskGet" | "TaskList" | "TaskUpdate" => false,
+        _ => true,
+    }
 }
 
 /// Why a call failed, in words that the model can act on.

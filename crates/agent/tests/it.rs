@@ -29,6 +29,8 @@ mod mcp;
 mod opening;
 #[path = "it/permissions.rs"]
 mod permissions;
+#[path = "it/planning.rs"]
+mod planning;
 #[path = "it/process.rs"]
 mod process;
 #[path = "it/restarts.rs"]

@@ -20,6 +20,9 @@ const HARMLESS: &[&str] = &[
     "ToolSearch",
 ];
 
+/// Tools that are a question to the user: no mode and no rule answers it.
+const QUESTIONS: &[&str] = &["AskUserQuestion", "ExitPlanMode"];
+
 /// What decides: the mode, the rules, and where files may be touched.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
@@ -262,6 +265,9 @@ fn refuses(rule: &Rule, call: &Call<'_>, facts: &Facts) -> Applies {
 
 fn by_mode(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Option<Decision> {
     let mode = policy.mode;
+    if QUESTIONS.contains(&call.tool) {
+        return Some(Decision::ask(ReasonKind::NotAllowed, "it is for the user to answer"));
+    }
     let writes = files::is_writing(call.tool);
     match mode {
         PermissionMode::BypassPermissions => {

@@ -97,7 +97,7 @@ fn what_cannot_be_done_is_refused_by_name() {
         ("--mcp-config={\"mcpServers\":7}", "Invalid MCP configuration"),
         ("--mcp-config=/nowhere/file.json", "Invalid MCP configuration"),
         ("--managed-settings={\"a\":1}", "'--managed-settings' is not supported"),
-        ("--json-schema={}", "'--json-schema' is not supported"),
+        ("--json-schema={", "takes JSON"),
         ("--task-budget=0", "at least 1"),
         ("--thinking-display=all", "one of summarized"),
         ("--agent=x", "'--agent' is not supported"),

@@ -111,7 +111,24 @@ fn set_modified(path: &Path, seconds: u64) {
 fn all_tools_are_described() {
     let tools = builtin();
     let names: Vec<_> = tools.iter().map(|tool| tool.name()).collect();
-    assert_eq!(names, ["Bash", "Edit", "Glob", "Grep", "Read", "Write"]);
+    assert_eq!(
+        names,
+        [
+            "AskUserQuestion",
+            "Bash",
+            "Edit",
+            "EnterPlanMode",
+            "ExitPlanMode",
+            "Glob",
+            "Grep",
+            "Read",
+            "Write",
+            "TaskCreate",
+            "TaskGet",
+            "TaskList",
+            "TaskUpdate"
+        ]
+    );
     for tool in &tools {
         let schema = tool.input_schema();
         assert_eq!(schema["type"], "object");
@@ -119,7 +136,10 @@ fn all_tools_are_described() {
             assert!(property["description"].as_str().unwrap().len() > 5, "{} {name}", tool.name());
         }
         assert!(tool.description().len() > 100);
-        assert_eq!(tool.is_read_only(), ["Glob", "Grep", "Read"].contains(&tool.name()));
+        assert_eq!(
+            tool.is_read_only(),
+            ["AskUserQuestion", "Glob", "Grep", "Read", "TaskGet", "TaskList"].contains(&tool.name())
+        );
     }
 }
 

@@ -229,11 +229,7 @@ async fn control_requests_are_answered_by_name() {
         (json!({"subtype": "initialize", "agents": {"a": {}}}), "answers/error", Some("'agents'")),
         (json!({"subtype": "initialize", "mcpServers": ["lab"]}), "answers/error", Some("'mcpServers'")),
         (json!({"subtype": "initialize", "sdkMcpServers": [7]}), "answers/error", Some("'sdkMcpServers'")),
-        (
-            json!({"subtype": "initialize", "jsonSchema": {"type": "object"}}),
-            "answers/error",
-            Some("'jsonSchema'"),
-        ),
+        (json!({"subtype": "initialize", "jsonSchema": "object"}), "answers/error", Some("'jsonSchema'")),
         (
             json!({"subtype": "initialize", "agents": {}, "sdkMcpServers": [], "title": "t"}),
             "answers/success",

@@ -1,0 +1,102 @@
+//! Questions to the user, plans, and the list of tasks.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use wardian_agent::{CanUseTool, Message, Options, Permission, PermissionMode, ToolSet, query};
+
+use crate::support::{call, messages, model, options, result};
+
+fn host(asked: &Arc<Mutex<Vec<String>>>) -> CanUseTool {
+    let asked = Arc::clone(asked);
+    Arc::new(move |question| {
+        asked.lock().unwrap().push(question.tool_name.clone());
+        let mut input = question.input;
+        if question.tool_name == "AskUserQuestion" {
+            input["answers"] = json!({"Which?": ["A", "B"]});
+        }
+        Box::pin(async move { Permission::Allow { updated_input: Some(input), updates: Vec::new() } })
+    })
+}
+
+fn question() -> Value {
+    let option = |label| json!({"label": label, "description": "d"});
+    json!({"questions": [{"question": "Which?", "header": "Pick", "options": [option("A"), option("B")]}]})
+}
+
+fn modes(messages: &[Message]) -> Vec<String> {
+    let mode = |message: &Message| {
+        let value = message.to_value();
+        (value["subtype"] == "status").then(|| value["permissionMode"].as_str().map(str::to_owned)).flatten()
+    };
+    messages.iter().filter_map(mode).collect()
+}
+
+#[tokio::test]
+async fn a_question_is_answered_and_a_plan_agreed_to() {
+    let script = json!({"replies": [
+        {"tool_use": [call("toolu_1", "AskUserQuestion", question())]},
+        {"tool_use": [call("toolu_2", "EnterPlanMode", json!({}))]},
+        {"tool_use": [call("toolu_3", "ExitPlanMode", json!({"plan": "1. Write it"}))]},
+        {"tool_use": [call("toolu_4", "Write", json!({"file_path": "a.txt", "content": "x"}))]},
+        {"text": "done"},
+    ]});
+    let model = model(&script).await;
+    let folder = tempfile::tempdir().unwrap();
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    // Not even bypassPermissions answers in the user's place.
+    let options = Options {
+        can_use_tool: Some(host(&asked)),
+        permission_mode: PermissionMode::BypassPermissions,
+        ..options(&model, folder.path())
+    };
+    let messages = messages(query("hi", options)).await;
+    assert_eq!(result(&messages).result.as_deref(), Some("done"));
+    assert_eq!(*asked.lock().unwrap(), ["AskUserQuestion", "ExitPlanMode"]);
+    assert_eq!(modes(&messages), ["plan", "bypassPermissions"]);
+    let outputs: Vec<Value> =
+        messages.iter().map(Message::to_value).filter(|value| value["type"] == "user").collect();
+    assert_eq!(outputs[0]["tool_use_result"]["answers"], json!({"Which?": ["A", "B"]}));
+    assert_eq!(outputs[2]["tool_use_result"], json!({"plan": "1. Write it", "isAgent": false}));
+    assert!(folder.path().join("a.txt").exists());
+}
+
+#[tokio::test]
+async fn without_a_host_nothing_is_asked_and_nothing_is_agreed_to() {
+    let script = json!({"replies": [
+        {"tool_use": [call("toolu_1", "AskUserQuestion", question()), call("toolu_2", "ExitPlanMode", json!({}))]},
+        {"text": "done"},
+    ]});
+    let model = model(&script).await;
+    let folder = tempfile::tempdir().unwrap();
+    let named = ["AskUserQuestion", "ExitPlanMode"].map(str::to_owned).to_vec();
+    let options = Options {
+        tools: ToolSet::Only(named),
+        permission_mode: PermissionMode::Plan,
+        allowed_tools: vec!["AskUserQuestion".to_owned(), "ExitPlanMode".to_owned()],
+        ..options(&model, folder.path())
+    };
+    let messages = messages(query("hi", options)).await;
+    assert_eq!(result(&messages).permission_denials.len(), 2);
+    assert_eq!(modes(&messages), [""; 0]);
+}
+
+#[tokio::test]
+async fn tasks_are_offered_when_named() {
+    let script = json!({"replies": [
+        {"tool_use": [call("toolu_1", "TaskCreate", json!({"subject": "S", "description": "D"}))]},
+        {"tool_use": [call("toolu_2", "TaskUpdate", json!({"taskId": "1", "status": "completed"}))]},
+        {"text": "done"},
+    ]});
+    let model = model(&script).await;
+    let folder = tempfile::tempdir().unwrap();
+    let named = ["TaskCreate", "TaskUpdate"].map(str::to_owned).to_vec();
+    let options = Options { tools: ToolSet::Only(named), ..options(&model, folder.path()) };
+    let messages = messages(query("hi", options)).await;
+    let outputs: Vec<Value> =
+        messages.iter().map(Message::to_value).filter(|value| value["type"] == "user").collect();
+    assert_eq!(outputs[0]["tool_use_result"]["task"]["id"], "1");
+    assert_eq!(outputs[1]["tool_use_result"]["statusChange"], json!({"from": "pending", "to": "completed"}));
+    let offered = &model.requests()[0].body["tools"];
+    assert_eq!(offered.as_array().unwrap().len(), 2);
+}

@@ -157,6 +157,7 @@ impl Host {
     }
 
     async fn elicit(&self, asked: Elicitation) -> Elicited {
+        let mode = asked.mode();
         let order = asked.requested_schema.as_ref().and_then(|schema| schema["properties"].as_object());
         let order = order.map(|properties| properties.keys().cloned().collect::<Vec<_>>());
         let fields = [
@@ -169,7 +170,7 @@ impl Host {
             "subtype": "elicitation",
             "mcp_server_name": asked.server,
             "message": asked.message,
-            "mode": if asked.url.is_some() { "url" } else { "form" },
+            "mode": mode,
         });
         for (name, value) in fields {
             if let Some(value) = value {

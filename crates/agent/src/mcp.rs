@@ -20,11 +20,11 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::connection::Listener;
 use self::connection::Surroundings;
 use self::registry::{Entry, MAX_SERVERS, Registry, State};
 use self::tool::McpTool;
 use crate::Options;
-use crate::frames::Out;
 use crate::tool::Tool;
 
 /// The version of the Model Context Protocol that is spoken.
@@ -262,6 +262,14 @@ pub struct Elicitation {
     pub elicitation_id: Option<String>,
 }
 
+impl Elicitation {
+    /// `form` or `url`.
+    #[must_use]
+    pub const fn mode(&self) -> &'static str {
+        if self.url.is_some() { "url" } else { "form" }
+    }
+}
+
 /// What came of an [`Elicitation`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Elicited {
@@ -298,9 +306,9 @@ impl Mcp {
         Self(Registry::new(servers, surroundings, tasks, cancel))
     }
 
-    /// Begins to connect. News goes to `out` from now on.
-    pub(crate) fn start(&self, out: &Out) {
-        self.0.surroundings.set_out(Some(out.clone()));
+    /// Begins to connect, for a session.
+    pub(crate) fn start(&self, session: Listener) {
+        self.0.surroundings.set_session(Some(session));
         self.0.start();
     }
 

@@ -20,7 +20,7 @@ use crate::compact::Fill;
 use crate::context::Asks;
 use crate::frames::Out;
 use crate::hook::SessionHooks;
-use crate::mcp::Mcp;
+use crate::mcp::{Listener, Mcp};
 use crate::meter::Meter;
 use crate::offer::ServerTools;
 use crate::permission::SettingsFiles;
@@ -252,7 +252,7 @@ impl Session {
         cancel: &CancellationToken,
     ) -> bool {
         let mcp = self.setup.servers.mcp.clone();
-        mcp.start(&self.setup.out);
+        mcp.start(Listener { out: self.setup.out.clone(), hooks: self.setup.hooks.clone() });
         let live = Arc::clone(&self.setup.live);
         let mut settled = std::pin::pin!(mcp.settled());
         loop {

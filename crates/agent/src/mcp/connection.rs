@@ -34,6 +34,7 @@ use super::wire::{Limited, MAX_MESSAGE_BYTES, raw};
 use super::{Elicitation, Elicited, McpServer, McpTransport, OnElicitation, PROTOCOL};
 use crate::Options;
 use crate::frames::Out;
+use crate::hook::{HookEvent, HookOutcome, SessionHooks};
 
 /// The most pages of one list.
 const MAX_PAGES: usize = 64;
@@ -51,8 +52,15 @@ pub(super) struct Surroundings {
     pub(super) on_elicitation: Option<OnElicitation>,
     /// The most characters of a result that the model gets.
     pub(super) max_output_chars: usize,
-    /// Where news goes, while the session is up.
-    out: Mutex<Option<Out>>,
+    /// The session, while it is up.
+    session: Mutex<Option<Listener>>,
+}
+
+/// What a session hears of its servers by.
+#[derive(Clone)]
+pub(crate) struct Listener {
+    pub(crate) out: Out,
+    pub(crate) hooks: SessionHooks,
 }
 
 impl Surroundings {
@@ -62,22 +70,22 @@ impl Surroundings {
             launcher: options.mcp_launcher.clone(),
             on_elicitation: options.on_elicitation.clone(),
             max_output_chars: options.max_mcp_output_chars,
-            out: Mutex::new(None),
+            session: Mutex::new(None),
         }
     }
 
-    /// Sets where news goes; without it the session is over, and its messages end.
-    pub(super) fn set_out(&self, out: Option<Out>) {
-        *self.out.lock().unwrap_or_else(PoisonError::into_inner) = out;
+    /// Sets who hears of the servers; nobody, once the session is over, so that its messages end.
+    pub(super) fn set_session(&self, session: Option<Listener>) {
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = session;
     }
 
-    fn out(&self) -> Option<Out> {
-        self.out.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn session(&self) -> Option<Listener> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where programs are started.
     fn cwd(&self) -> PathBuf {
-        self.out().map_or_else(|| PathBuf::from("."), |out| out.cwd)
+        self.session().map_or_else(|| PathBuf::from("."), |session| session.out.cwd)
     }
 }
 
@@ -389,12 +397,12 @@ impl Service<RoleClient> for Ears {
         match said["method"].as_str().unwrap_or_default() {
             "notifications/tools/list_changed" => self.changed.notify_one(),
             "notifications/elicitation/complete" => {
-                if let (Some(out), Some(id)) =
-                    (self.surroundings.out(), said["params"]["elicitationId"].as_str())
+                if let (Some(session), Some(id)) =
+                    (self.surroundings.session(), said["params"]["elicitationId"].as_str())
                 {
                     let id: String = id.chars().take(200).collect();
                     let fields = json!({"mcp_server_name": self.server, "elicitation_id": id});
-                    out.system("elicitation_complete", fields).await;
+                    session.out.system("elicitation_complete", fields).await;
                 }
             }
             _ => (),
@@ -420,21 +428,72 @@ impl Service<RoleClient> for Ears {
 impl Ears {
     /// Puts a server's question to the user; one that is too large to be put is declined.
     async fn elicit(&self, asked: &Value) -> Elicited {
-        let Some(ask) = &self.surroundings.on_elicitation else { return Elicited::Decline };
         if asked.to_string().len() > MAX_QUESTION_BYTES {
             tracing::warn!(server = %self.server, "a server's question is too long to be put");
             return Elicited::Decline;
         }
         let text = |name: &str| asked[name].as_str().map(str::to_owned);
-        ask(Elicitation {
+        let question = Elicitation {
             server: self.server.clone(),
             message: text("message").unwrap_or_default(),
             requested_schema: asked.get("requestedSchema").filter(|schema| schema.is_object()).cloned(),
             url: text("url"),
             elicitation_id: text("elicitationId"),
-        })
-        .await
+        };
+        let hooks = self.surroundings.session().map(|session| session.hooks);
+        let Some(hooks) = hooks else { return Elicited::Cancel };
+        let answered = hooks.run(HookEvent::Elicitation, &self.server, question_fields(&question)).await;
+        let answer = match (said_by(&answered), &self.surroundings.on_elicitation) {
+            (Some(answer), _) => answer,
+            (None, Some(ask)) => ask(question.clone()).await,
+            (None, None) => Elicited::Decline,
+        };
+        let fields = answer_fields(&question, &answer);
+        let corrected = hooks.run(HookEvent::ElicitationResult, &self.server, fields).await;
+        said_by(&corrected).unwrap_or(answer)
     }
+}
+
+/// What hooks answer in the user's place.
+fn said_by(outcome: &HookOutcome) -> Option<Elicited> {
+    if outcome.block.is_some() {
+        return Some(Elicited::Decline);
+    }
+    let action = outcome.last(|said| said.action.clone())?;
+    Some(match action.as_str() {
+        "accept" => Elicited::Accept(outcome.last(|said| said.content.clone())),
+        "cancel" => Elicited::Cancel,
+        _ => Elicited::Decline,
+    })
+}
+
+fn question_fields(question: &Elicitation) -> Value {
+    let mut fields = json!({
+        "mcp_server_name": question.server,
+        "message": question.message,
+        "mode": question.mode(),
+    });
+    let more = [
+        ("url", question.url.clone().map(Value::String)),
+        ("elicitation_id", question.elicitation_id.clone().map(Value::String)),
+        ("requested_schema", question.requested_schema.clone()),
+    ];
+    for (name, value) in more {
+        if let Some(value) = value {
+            fields[name] = value;
+        }
+    }
+    fields
+}
+
+fn answer_fields(question: &Elicitation, answer: &Elicited) -> Value {
+    let mut fields = elicited(answer.clone());
+    fields["mcp_server_name"] = question.server.clone().into();
+    fields["mode"] = question.mode().into();
+    if let Some(id) = &question.elicitation_id {
+        fields["elicitation_id"] = id.clone().into();
+    }
+    fields
 }
 
 fn elicited(answer: Elicited) -> Value {

@@ -150,7 +150,7 @@ impl Registry {
     /// Ends all connections; each is closed by its task.
     pub(super) fn stop(&self) {
         self.cancel.cancel();
-        self.surroundings.set_out(None);
+        self.surroundings.set_session(None);
     }
 
     /// Waits until no server is about to be connected.

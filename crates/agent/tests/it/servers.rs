@@ -394,6 +394,36 @@ async fn a_servers_question_goes_to_the_host() {
 }
 
 #[tokio::test]
+async fn hooks_may_answer_a_servers_question_and_hear_of_the_answer() {
+    let (lab, model) = (Lab::new(), calling(1).await);
+    let mut agent = lab.agent(&model, "asks", &[]);
+    let on = |id: &str| json!([{"matcher": null, "hookCallbackIds": [id]}]);
+    let hooks =
+        json!({"PreToolUse": on("before"), "Elicitation": on("asked"), "ElicitationResult": on("answered")});
+    agent.control("1", json!({"subtype": "initialize", "hooks": hooks})).await;
+    agent.prompt("add").await;
+    let before = agent.until("asks/hook_callback").await.pop().unwrap();
+    assert_eq!(before["request"]["input"]["mcp_server"], json!({"name": "lab", "source": "dynamic"}));
+    agent.answer(&before, json!({})).await;
+    let asked = agent.until("asks/hook_callback").await.pop().unwrap();
+    let input = &asked["request"]["input"];
+    assert_eq!(
+        (&input["hook_event_name"], &input["mcp_server_name"]),
+        (&json!("Elicitation"), &json!("lab"))
+    );
+    assert_eq!((&input["message"], &input["mode"]), (&json!("Your name?"), &json!("form")));
+    let answer = json!({"hookSpecificOutput": {"hookEventName": "Elicitation", "action": "accept", "content": {"name": "Ada"}}});
+    agent.answer(&asked, answer).await;
+    let answered = agent.until("asks/hook_callback").await.pop().unwrap();
+    let input = &answered["request"]["input"];
+    assert_eq!((&input["action"], &input["content"]), (&json!("accept"), &json!({"name": "Ada"})));
+    let answer = json!({"hookSpecificOutput": {"hookEventName": "ElicitationResult", "action": "decline"}});
+    agent.answer(&answered, answer).await;
+    let frames = agent.until("result/success").await;
+    assert_eq!(serde_json::from_str::<Value>(&results(&frames)[0].0).unwrap(), json!({"action": "decline"}));
+}
+
+#[tokio::test]
 async fn lists_have_limits_and_may_change() {
     for (what, count) in [("lists a flood", 1024), ("lists for ever", 64)] {
         let (lab, model) = (Lab::new(), calling(0).await);

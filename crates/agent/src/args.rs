@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use wardian_agent::{NanoUsd, PermissionMode, Thinking, ToolSet};
 
 use crate::servers::Servers;
+use crate::settings::Sources;
 
 mod flags;
 
@@ -66,6 +67,13 @@ pub struct Args {
     pub keep_nothing: bool,
     /// `--settings`: JSON, or a file of it.
     pub settings: Option<String>,
+    /// `--managed-settings`: JSON.
+    pub managed_settings: Option<String>,
+    /// `--setting-sources`.
+    pub setting_sources: Sources,
+    /// `--project-config-root`.
+    pub project_root: Option<PathBuf>,
+    pub include_hook_events: bool,
     /// `--mcp-config`.
     pub servers: Servers,
 }

@@ -16,7 +16,7 @@ use wardian_protocol::{ContentBlock, MessageParam, Role, Usage};
 
 use crate::authorise::lock;
 use crate::call::{Called, call_model};
-use crate::hook::{HookEvent, Hooks, SessionHooks};
+use crate::hook::{HookEvent, SessionHooks};
 use crate::request::{Parts, body};
 use crate::session::{Session, Setup};
 use crate::spending::Spending;
@@ -356,7 +356,7 @@ impl Setup {
         let mut quiet = self.clone();
         quiet.out.sender = nobody;
         quiet.out.journal = None;
-        quiet.hooks = SessionHooks::new(Hooks::default(), &quiet.out, &quiet.live, None);
+        quiet.hooks = SessionHooks::none(&quiet.out, &quiet.live);
         quiet.include_partial_messages = false;
         quiet
     }

@@ -35,6 +35,8 @@ pub struct Environment {
     pub max_mcp_output_chars: Option<usize>,
     /// `ENABLE_TOOL_SEARCH`.
     pub tool_search: ToolSearch,
+    /// `WARDIAN_TRUST_PROJECT=1`: what the project's settings allow and run holds.
+    pub trusts_project: bool,
     /// `IS_SANDBOX=1`: root is nobody's root here.
     pub is_sandbox: bool,
     /// `HOME`.
@@ -60,12 +62,19 @@ const BASH_OUTPUT_CHARS: std::ops::RangeInclusive<usize> = 4_000..=128_000;
 const CHARS_PER_TOKEN: usize = 4;
 
 impl Environment {
-    /// Reads the process's own.
-    pub fn read() -> Self {
+    /// Reads the process's own, and what settings put in or over it.
+    pub fn read(more: &[(String, String)]) -> Self {
         let readable = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         };
-        Self::from(std::env::vars_os().filter_map(readable).collect())
+        let own = std::env::vars_os().filter_map(readable);
+        let own = own.filter(|(name, _)| more.iter().all(|(known, _)| known != name));
+        let mut named: Vec<(String, String)> = Vec::new();
+        for (name, value) in more {
+            named.retain(|(known, _)| known != name);
+            named.push((name.clone(), value.clone()));
+        }
+        Self::from(own.chain(named).collect())
     }
 
     /// Reads these.
@@ -141,6 +150,7 @@ impl Environment {
             mcp_call_timeout,
             max_mcp_output_chars,
             tool_search: tool_search(get("ENABLE_TOOL_SEARCH").as_deref()),
+            trusts_project: get("WARDIAN_TRUST_PROJECT").as_deref() == Some("1"),
             is_sandbox: get("IS_SANDBOX").as_deref() == Some("1"),
             home: get("HOME").map(PathBuf::from),
             config_dir: get("CLAUDE_CONFIG_DIR")

@@ -2,6 +2,7 @@
 //!
 //! source: the agent protocol reference, section 1.4.
 
+mod command;
 mod event;
 mod matcher;
 mod outcome;
@@ -17,10 +18,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 pub use wardian_protocol::hook::{HookInput, HookOutput, HookSpecificOutput, PermissionDecision};
 
+pub use command::CommandHook;
 pub use event::{EventError, HookEvent};
 use matcher::Matcher;
 pub(crate) use outcome::{HookDecision, HookOutcome};
-pub(crate) use run::SessionHooks;
+pub(crate) use run::{SessionHooks, Surroundings};
 pub(crate) use tools::Ran;
 pub(crate) use turn::{Heard, STOP_CAP, Stopping};
 
@@ -88,12 +90,20 @@ pub struct Hook {
     pub timeout: Duration,
     /// What happens when it fails or takes longer.
     pub on_failure: OnFailure,
-    /// What it runs.
-    pub callback: HookCallback,
+    work: Work,
+}
+
+/// What a hook runs.
+#[derive(Clone)]
+enum Work {
+    Callback(HookCallback),
+    Command(Arc<CommandHook>),
 }
 
 /// How long a hook may take that does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same for a program.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
 
 impl Hook {
     /// A hook for what `matcher` names: a tool, `A|B`, a regular expression that any part of the name fits, or
@@ -108,7 +118,18 @@ impl Hook {
             matcher: Matcher::read(matcher),
             timeout: DEFAULT_TIMEOUT,
             on_failure: OnFailure::Continue,
-            callback: Arc::new(move |input| Box::pin(run(input))),
+            work: Work::Callback(Arc::new(move |input| Box::pin(run(input)))),
+        }
+    }
+
+    /// A hook that runs a program; see [`Hook::new`] for `matcher`.
+    #[must_use]
+    pub fn command(matcher: Option<&str>, command: CommandHook) -> Self {
+        Self {
+            matcher: Matcher::read(matcher),
+            timeout: COMMAND_TIMEOUT,
+            on_failure: OnFailure::Continue,
+            work: Work::Command(Arc::new(command)),
         }
     }
 

@@ -41,7 +41,7 @@ pub use checkpoint::{Checkpoints, RewindError, Rewound};
 pub use custom::{CustomTool, IntoToolOutput, Json, schema_of, tool, tool_with};
 pub use error::Error;
 pub use frames::PROTOCOL_VERSION;
-pub use hook::{Hook, HookEvent, HookFailure, HookInput, HookOutput, Hooks, OnFailure};
+pub use hook::{CommandHook, Hook, HookEvent, HookFailure, HookInput, HookOutput, Hooks, OnFailure};
 pub use mcp::{
     Elicitation, Elicited, Mcp, McpChanges, McpConfigError, McpHost, McpManifest, McpServer, McpSource,
     McpTransport, OnElicitation,

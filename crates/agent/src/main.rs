@@ -13,6 +13,7 @@ mod servers;
 mod settings;
 mod setup;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ use crate::control::Front;
 use crate::env::Environment;
 use crate::kept::Wish;
 use crate::lines::Output;
-use crate::setup::{Setup, file};
+use crate::settings::{Effective, MANAGED_FILE, Place};
+use crate::setup::Setup;
 
 /// Threads for files and names; the agent itself runs on one.
 const BLOCKING_THREADS: usize = 8;
@@ -68,21 +70,19 @@ fn main() -> ExitCode {
 }
 
 fn run(mut args: Args) -> Result<ExitCode, Complaint> {
-    let environment = Environment::read();
-    for warning in &environment.warnings {
+    let cwd =
+        std::env::current_dir().map_err(|error| format!("failed to find the working directory: {error}"))?;
+    let environment = Environment::read(&[]);
+    let settings = settings(&mut args, &environment, &cwd)?;
+    let environment = if settings.env.is_empty() { environment } else { Environment::read(&settings.env) };
+    for warning in environment.warnings.iter().chain(&settings.warnings) {
         eprintln!("warning: {warning}");
-    }
-    if let Some(settings) = args.settings.take() {
-        let text = if settings.trim_start().starts_with('{') { settings } else { file(&settings)? };
-        settings::apply(&mut args, &text)?;
     }
     if args.stream_input && args.output != OutputFormat::StreamJson {
         return Err("--input-format stream-json needs --output-format stream-json".to_owned());
     }
-    let cwd =
-        std::env::current_dir().map_err(|error| format!("failed to find the working directory: {error}"))?;
     let wish = Wish::new(&args, &environment, &cwd)?;
-    let setup = Setup::new(&mut args, environment, cwd)?;
+    let setup = Setup::new(&mut args, environment, settings, cwd)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -92,6 +92,20 @@ fn run(mut args: Args) -> Result<ExitCode, Complaint> {
     // A thread that waits for a file or a name must not keep the process.
     runtime.shutdown_background();
     code
+}
+
+/// Reads the settings and takes them into the arguments.
+fn settings(args: &mut Args, environment: &Environment, cwd: &Path) -> Result<Effective, Complaint> {
+    let project = args.project_root.as_deref().map_or_else(|| cwd.to_owned(), |root| cwd.join(root));
+    let config = environment.config_dir.as_deref();
+    let place = Place {
+        config_dir: config,
+        trusted: environment.trusts_project
+            || settings::is_trusted(config, environment.home.as_deref(), &project),
+        project: &project,
+        managed: Path::new(MANAGED_FILE),
+    };
+    settings::load(args, &place)
 }
 
 async fn serve(args: Args, mut setup: Setup, wish: Wish) -> Result<ExitCode, Complaint> {

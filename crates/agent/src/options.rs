@@ -84,6 +84,8 @@ pub struct Options {
     pub can_use_tool: Option<CanUseTool>,
     /// The caller's code around what happens.
     pub hooks: Hooks,
+    /// Whether `hook_started`, `hook_progress` and `hook_response` messages tell of hooks that are programs.
+    pub include_hook_events: bool,
     /// Where permissions are kept that a host grants for longer than the query; default: nowhere.
     pub settings_files: SettingsFiles,
     /// How many replies of the model a prompt may take.
@@ -165,6 +167,7 @@ impl Default for Options {
             allow_bypass_permissions: false,
             can_use_tool: None,
             hooks: Hooks::default(),
+            include_hook_events: false,
             settings_files: SettingsFiles::default(),
             max_turns: None,
             max_budget: None,

@@ -19,7 +19,7 @@ use crate::command::CustomCommand;
 use crate::compact::Fill;
 use crate::context::Asks;
 use crate::frames::Out;
-use crate::hook::SessionHooks;
+use crate::hook::{SessionHooks, Surroundings};
 use crate::mcp::{Listener, Mcp};
 use crate::meter::Meter;
 use crate::offer::ServerTools;
@@ -122,6 +122,8 @@ impl Setup {
 
 /// A query's conversation and counts.
 pub(crate) struct Session {
+    /// What hooks on its beginning have for the model: told with the first prompt.
+    pub(crate) told: Vec<String>,
     pub(crate) setup: Arc<Setup>,
     pub(crate) history: Vec<MessageParam>,
     /// The reply that a turn before a restart did not get past.
@@ -183,9 +185,15 @@ pub(crate) async fn run(
             show.send_replace(Some(View::of(&session.setup)));
             let mut inbox = Inbox::new(prompt, session.setup.asks.clone());
             let mut commands = commands;
+            let hooks = session.setup.hooks.clone();
             if session.connect(&mut inbox, &mut commands, &cancel).await {
-                session.run(inbox, resumes, commands, cancel).await;
+                session.begin(&cancel).await;
+                session.run(inbox, resumes, commands, cancel.clone()).await;
+                if !cancel.is_cancelled() {
+                    hooks.session_ended("other").await;
+                }
             }
+            hooks.close().await;
         }
         Err(error) => {
             let _ = out.sender.send(Err(error)).await;
@@ -205,6 +213,7 @@ impl Session {
         *setup.meter() = meter;
         setup.servers.remember(&history);
         Self {
+            told: Vec::new(),
             setup: Arc::new(setup),
             history,
             open,
@@ -272,6 +281,17 @@ impl Session {
         if self.setup.servers.is_stale() {
             Arc::make_mut(&mut self.setup).refresh_tools();
         }
+    }
+
+    /// Lets hooks see that the session begins.
+    async fn begin(&mut self, cancel: &CancellationToken) {
+        let source = if self.history.is_empty() && self.open.is_none() { "startup" } else { "resume" };
+        let model = lock(&self.setup.live).model.clone();
+        self.told = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Vec::new(),
+            told = self.setup.hooks.session_started(source, &model) => told,
+        };
     }
 
     /// Takes turns until there are no more prompts. `resumes`: the first is the one that a restart interrupted.
@@ -458,7 +478,16 @@ async fn set_up(options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error
         asks: Asks::default(),
         opening: Opening::new(&options, &context, &additional_directories, (out.clock)()),
         tasks: Tasks::new(out.clone(), &context.output_dir),
-        hooks: SessionHooks::new(options.hooks, &out, &live, options.effort.as_deref()),
+        hooks: SessionHooks::new(
+            options.hooks,
+            &out,
+            &live,
+            Surroundings {
+                effort: options.effort.as_deref(),
+                env: Arc::clone(&context.env),
+                told: options.include_hook_events,
+            },
+        ),
         out,
         client,
         meter: Arc::default(),

@@ -1,66 +1,143 @@
-//! `--settings`: the keys that are enforced, and a refusal by name of those that are not.
+//! Settings: where they come from, which goes before which, and what of them holds here.
 //!
-//! source: the agent protocol reference, section 1.7.
+//! From the weakest to the strongest: the user's file, the project's, the project's that is not shared, the flag
+//! `--settings`, and what an administrator says. Lists add up; of single values the strongest holds, and what a flag of
+//! the command line says goes before all of them but an administrator's word.
+//!
+//! A project is somebody else's work until the user says otherwise: what its files would allow, run or put into the
+//! environment is left out unless it is trusted. What they forbid always holds.
+//!
+//! source: the agent protocol reference, sections 1.5 and 1.7.
 
-use serde_json::Value;
+mod apply;
+mod hooks;
+mod layer;
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use wardian_agent::{Hooks, SettingsFiles};
 
 use crate::args::{Args, Complaint};
+use layer::Layer;
 
-/// Keys that change nothing here: they are about screens, updates, and what this program does not do.
-const HARMLESS: &[&str] = &[
-    "$schema",
-    "autoUpdatesChannel",
-    "cleanupPeriodDays",
-    "includeCoAuthoredBy",
-    "language",
-    "outputStyle",
-    "prefersReducedMotion",
-    "showTurnDuration",
-    "spinnerTipsEnabled",
-    "theme",
-    "verbose",
-];
-
-/// Takes settings into the arguments. What a flag says goes before what a setting says.
-pub fn apply(args: &mut Args, text: &str) -> Result<(), Complaint> {
-    let settings: Value =
-        serde_json::from_str(text).map_err(|error| format!("settings are no JSON: {error}"))?;
-    let settings = settings.as_object().ok_or("settings must be an object")?;
-    for (key, value) in settings {
-        match key.as_str() {
-            "permissions" => permissions(args, value)?,
-            "model" => args.model = args.model.take().or(Some(string(key, value)?)),
-            key if HARMLESS.contains(&key) => (),
-            _ if nothing(value) => (),
-            key => return Err(format!("the setting '{key}' is not supported by wardian-agent yet")),
-        }
-    }
-    Ok(())
+/// The settings files that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sources {
+    pub user: bool,
+    pub project: bool,
+    pub local: bool,
 }
 
-fn permissions(args: &mut Args, value: &Value) -> Result<(), Complaint> {
-    let permissions = value.as_object().ok_or("the setting 'permissions' must be an object")?;
-    for (key, value) in permissions {
-        match key.as_str() {
-            "allow" => args.allowed_tools.extend(strings(key, value)?),
-            "ask" => args.ask_tools.extend(strings(key, value)?),
-            "deny" => args.disallowed_tools.extend(strings(key, value)?),
-            "additionalDirectories" => {
-                let directories = strings(key, value)?;
-                args.additional_directories.extend(directories.into_iter().map(Into::into));
-            }
-            "defaultMode" => {
-                let mode = string(key, value)?;
-                let mode = mode.parse().map_err(|error| format!("failed to {error}"))?;
-                args.permission_mode = args.permission_mode.or(Some(mode));
-            }
-            _ if nothing(value) => (),
-            key => {
-                return Err(format!("the setting 'permissions.{key}' is not supported by wardian-agent yet"));
+impl Default for Sources {
+    fn default() -> Self {
+        Self { user: true, project: true, local: true }
+    }
+}
+
+impl Sources {
+    pub const NONE: Self = Self { user: false, project: false, local: false };
+
+    /// Reads `user,project,local`.
+    pub fn read(text: &str) -> Result<Self, Complaint> {
+        let mut sources = Self::NONE;
+        for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            match name {
+                "user" => sources.user = true,
+                "project" => sources.project = true,
+                "local" => sources.local = true,
+                name => {
+                    let name: String = name.chars().take(60).collect();
+                    return Err(format!(
+                        "option '--setting-sources' cannot be '{name}': it is a list of user, project, local"
+                    ));
+                }
             }
         }
+        Ok(sources)
     }
-    Ok(())
+}
+
+/// Where settings are looked for.
+#[derive(Debug)]
+pub struct Place<'a> {
+    /// The folder of the user's settings.
+    pub config_dir: Option<&'a Path>,
+    /// The project.
+    pub project: &'a Path,
+    /// Whether the user trusts it.
+    pub trusted: bool,
+    /// The administrator's file.
+    pub managed: &'a Path,
+}
+
+/// Where an administrator says what holds on a machine.
+pub const MANAGED_FILE: &str = "/etc/claude-code/managed-settings.json";
+
+/// What settings say beside the arguments.
+#[derive(Debug, Default)]
+pub struct Effective {
+    pub hooks: Hooks,
+    /// Goes into the environment.
+    pub env: Vec<(String, String)>,
+    /// Where permissions are kept.
+    pub files: SettingsFiles,
+    pub bash_output_chars: Option<usize>,
+    /// Whether nobody may run without permissions.
+    pub bypass_disabled: bool,
+    /// What was left out, for standard error.
+    pub warnings: Vec<String>,
+    /// The settings of each source, the weakest first.
+    pub layers: Vec<(&'static str, Map<String, Value>)>,
+}
+
+/// Reads all settings and takes them into the arguments.
+pub fn load(args: &mut Args, place: &Place<'_>) -> Result<Effective, Complaint> {
+    let mut effective = Effective::default();
+    let mut layers = files(args.setting_sources, place, &mut effective)?;
+    if let Some(given) = args.settings.take() {
+        layers.push(Layer::given(&given)?);
+    }
+    layers.extend(Layer::file("policySettings", place.managed, true)?.map(Layer::managed));
+    if let Some(given) = args.managed_settings.take() {
+        layers.extend(Layer::embedder(&given, layers.iter().any(|layer| layer.is_managed))?);
+    }
+    apply::apply(args, &layers, &mut effective)?;
+    effective.layers = layers.into_iter().map(|layer| (layer.name, layer.settings)).collect();
+    Ok(effective)
+}
+
+fn files(sources: Sources, place: &Place<'_>, effective: &mut Effective) -> Result<Vec<Layer>, Complaint> {
+    let user = place.config_dir.filter(|_| sources.user).map(|folder| folder.join("settings.json"));
+    let of_project = |is_read: bool, name: &str| {
+        is_read.then(|| place.project.join(".claude").join(name)).filter(|path| Some(path) != user.as_ref())
+    };
+    let project = of_project(sources.project, "settings.json");
+    let local = of_project(sources.local, "settings.local.json");
+    let mut layers = Vec::new();
+    for (name, path, trusted) in [
+        ("userSettings", &user, true),
+        ("projectSettings", &project, place.trusted),
+        ("localSettings", &local, place.trusted),
+    ] {
+        let Some(path) = path else { continue };
+        layers.extend(Layer::file(name, path, trusted)?);
+    }
+    effective.files = SettingsFiles { user, project, local };
+    Ok(layers)
+}
+
+/// Whether the user trusts a project: where the official CLI keeps it, in `.claude.json`.
+pub fn is_trusted(config: Option<&Path>, home: Option<&Path>, project: &Path) -> bool {
+    let files =
+        [config.map(|folder| folder.join(".claude.json")), home.map(|home| home.join(".claude.json"))];
+    files.into_iter().flatten().any(|file| says_trusted(&file, project))
+}
+
+fn says_trusted(file: &Path, project: &Path) -> bool {
+    let Ok(Some(text)) = layer::read_file(file) else { return false };
+    let Ok(config) = serde_json::from_str::<Value>(&text) else { return false };
+    config["projects"][project.to_string_lossy().as_ref()]["hasTrustDialogAccepted"] == true
 }
 
 /// Whether a value asks for nothing.
@@ -74,43 +151,5 @@ pub fn nothing(value: &Value) -> bool {
     }
 }
 
-fn string(key: &str, value: &Value) -> Result<String, Complaint> {
-    value.as_str().map(str::to_owned).ok_or_else(|| format!("the setting '{key}' must be a string"))
-}
-
-fn strings(key: &str, value: &Value) -> Result<Vec<String>, Complaint> {
-    let list = value.as_array().ok_or_else(|| format!("the setting '{key}' must be a list"))?;
-    list.iter().map(|item| string(key, item)).collect()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn permissions_are_taken_in_and_the_unknown_is_named() {
-        let mut args = Args::default();
-        let text = r#"{"permissions": {"allow": ["Read"], "ask": ["Bash(git push *)"], "deny": ["WebFetch"],
-            "defaultMode": "plan"}, "model": "opus", "theme": "dark", "hooks": {}, "sandbox": null}"#;
-        apply(&mut args, text).unwrap();
-        assert_eq!(args.allowed_tools, ["Read"]);
-        assert_eq!(args.ask_tools, ["Bash(git push *)"]);
-        assert_eq!(args.disallowed_tools, ["WebFetch"]);
-        assert_eq!(args.permission_mode, Some(wardian_agent::PermissionMode::Plan));
-        for (text, expected) in [
-            ("[", "no JSON"),
-            ("[]", "must be an object"),
-            (r#"{"sandbox": {"enabled": true}}"#, "'sandbox'"),
-            (r#"{"hooks": {"PreToolUse": []}}"#, "'hooks'"),
-            (r#"{"apiKeyHelper": "cmd"}"#, "'apiKeyHelper'"),
-            (r#"{"permissions": {"deny": "Bash"}}"#, "must be a list"),
-            (
-                r#"{"permissions": {"disableBypassPermissionsMode": "disable"}}"#,
-                "disableBypassPermissionsMode",
-            ),
-        ] {
-            let complaint = apply(&mut Args::default(), text).unwrap_err();
-            assert!(complaint.contains(expected), "{text}: {complaint}");
-        }
-    }
-}
+mod tests;

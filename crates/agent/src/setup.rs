@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value};
 use wardian_agent::mcp::ToolSearch;
 use wardian_agent::{
-    Checkpoints, Conversation, Options, PermissionMode, SystemPrompt, Thinking, ToolSet, new_session_id,
-    tools,
+    Checkpoints, Conversation, Hooks, Options, PermissionMode, SystemPrompt, Thinking, ToolSet,
+    new_session_id, tools,
 };
 
 use crate::args::{Args, Complaint};
 use crate::env::Environment;
 use crate::launch;
 use crate::servers::Servers;
+use crate::settings::Effective;
 
 /// Lets a request say how hard the model tries. source: the protocol reference, section 2.11.
 const EFFORT_BETA: &str = "effort-2025-11-24";
@@ -25,6 +27,10 @@ pub struct Setup {
     pub options: Options,
     /// Whether a flag gave the system prompt; else the host does, or the preset holds.
     pub system_prompt_given: bool,
+    /// The hooks of settings: the host's come beside them.
+    pub settings_hooks: Hooks,
+    /// The settings of each source, the weakest first.
+    pub layers: Vec<(&'static str, Map<String, Value>)>,
     /// The tool servers that the host runs.
     pub servers: Servers,
     /// Whether the host asked to be asked.
@@ -34,8 +40,13 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Reads the flags and the environment.
-    pub fn new(args: &mut Args, environment: Environment, cwd: PathBuf) -> Result<Self, Complaint> {
+    /// Puts flags, settings and the environment together.
+    pub fn new(
+        args: &mut Args,
+        environment: Environment,
+        settings: Effective,
+        cwd: PathBuf,
+    ) -> Result<Self, Complaint> {
         let system_prompt_given = args.system_prompt.is_some() || args.system_prompt_file.is_some();
         let system_prompt = match (args.system_prompt.take(), args.system_prompt_file.take()) {
             (Some(text), _) => SystemPrompt::Text(vec![text]),
@@ -51,11 +62,18 @@ impl Setup {
             (false, mode) => mode.unwrap_or_default(),
         };
         let bypass = mode == PermissionMode::BypassPermissions || args.allow_skip_permissions;
+        if bypass && settings.bypass_disabled {
+            return Err("bypassPermissions is disabled by settings".to_owned());
+        }
         if bypass && rustix::process::geteuid().is_root() && !environment.is_sandbox {
             return Err(
                 "bypassPermissions is not for root: use another user, or set IS_SANDBOX=1 in a sandbox"
                     .to_owned(),
             );
+        }
+        let mut tool_limits = environment.tool_limits;
+        if let Some(chars) = settings.bash_output_chars {
+            tool_limits.bash_output_chars = chars;
         }
         let mut env = environment.tools;
         env.push(("CLAUDECODE".to_owned(), "1".to_owned()));
@@ -89,10 +107,13 @@ impl Setup {
             additional_directories: std::mem::take(&mut args.additional_directories),
             env,
             home: environment.home,
-            tool_limits: environment.tool_limits,
             mcp_launcher: launch::launcher(),
             tool_search: environment.tool_search,
             max_mcp_output_chars: environment.max_mcp_output_chars.unwrap_or(defaults.max_mcp_output_chars),
+            tool_limits,
+            hooks: settings.hooks.clone(),
+            settings_files: settings.files,
+            include_hook_events: args.include_hook_events,
             api,
             thinking: thinking(args.thinking, environment.max_thinking_tokens),
             thinking_display: args.thinking_display.take(),
@@ -113,6 +134,8 @@ impl Setup {
             options,
             servers,
             system_prompt_given,
+            settings_hooks: settings.hooks,
+            layers: settings.layers,
             ask_host: args.ask_host && !args.never_ask,
             checkpoints: checkpoints.map(|config| config.join("file-history")),
         })

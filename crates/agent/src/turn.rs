@@ -395,7 +395,8 @@ impl Session {
         self.waiting_prompt = Some((uuid.clone(), said.map_or(0, |last| last.content.len())));
         self.prompts.insert(uuid);
         self.hear(message.content);
-        self.be_told(context).await;
+        let begun = std::mem::take(&mut self.told);
+        self.be_told(begun.into_iter().chain(context).collect()).await;
         self.hear_of_servers().await;
     }
 

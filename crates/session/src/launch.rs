@@ -105,6 +105,8 @@ fn agent_argv(plan: &Plan) -> Vec<String> {
         "--output-format=stream-json".to_owned(),
         "--verbose".to_owned(),
         "--input-format=stream-json".to_owned(),
+        // What lies in the workspace says nothing of how the agent runs.
+        "--setting-sources=".to_owned(),
         format!("--model={}", plan.model),
         format!("--max-turns={}", plan.limits.max_turns),
         format!("--max-budget-usd={}", plan.limits.max_cost.to_string().trim_start_matches('$')),

@@ -2,6 +2,7 @@
 //!
 //! source: the agent protocol reference, section 1.1.
 
+use crate::settings::Sources;
 use std::str::FromStr;
 
 use serde_json::Value;
@@ -102,7 +103,7 @@ const FLAGS: &[Flag] = &[
     text("append-system-prompt", |args, value| args.append_system_prompt = not_empty(value)),
     text("append-system-prompt-file", |args, value| args.append_system_prompt_file = Some(value.into())),
     switch("await-initialize", |args| args.servers.await_initialize = true),
-    harmless("bare", Takes::Nothing),
+    switch("bare", |args| args.setting_sources = Sources::NONE),
     text("betas", |args, value| args.betas.extend(split_rules(value))),
     switch("continue", |args| args.resume_newest = true),
     switch("dangerously-skip-permissions", |args| args.skip_permissions = true),
@@ -112,11 +113,11 @@ const FLAGS: &[Flag] = &[
     value("effort", |args, given| given.choice(&EFFORTS).map(|effort| args.effort = Some(effort.to_owned()))),
     text("fallback-model", |args, value| args.fallback_models.extend(split_rules(value))),
     switch("fork-session", |args| args.fork = true),
-    harmless("include-hook-events", Takes::Nothing),
+    switch("include-hook-events", |args| args.include_hook_events = true),
     switch("include-partial-messages", |args| args.include_partial_messages = true),
     value("input-format", |args, given| given.choice(&INPUTS).map(|stream| args.stream_input = stream)),
     value("json-schema", |args, given| given.json().map(|schema| args.output_schema = Some(schema))),
-    value("managed-settings", |_, given| if given.is_empty_object() { Ok(()) } else { Err(given.not_built()) }),
+    text("managed-settings", |args, value| args.managed_settings = not_empty(value)),
     value("max-budget-usd", |args, given| given.dollars().map(|amount| args.max_budget = Some(amount))),
     value("max-thinking-tokens", |args, given| given.parsed().map(|tokens| args.thinking = budget(tokens))),
     value("max-turns", |args, given| given.at_least_one().map(|turns| args.max_turns = Some(turns))),
@@ -129,15 +130,16 @@ const FLAGS: &[Flag] = &[
     value("permission-prompts", |args, given| given.choice(&ASKING).map(|never| args.never_ask = never)),
     not_built("plugin-dir", Takes::Value),
     harmless("print", Takes::Nothing),
-    harmless("project-config-root", Takes::Value),
+    text("project-config-root", |args, value| args.project_root = not_empty(value).map(Into::into)),
     harmless("replay-user-messages", Takes::Nothing),
     text("resume", |args, value| args.resume = Some(value.to_owned())),
     text("resume-drops-turn", |args, value| args.resume_drops_turn = not_empty(value)),
     text("resume-session-at", |args, value| args.resume_at = not_empty(value)),
     value("session-id", |args, given| given.uuid().map(|id| args.session_id = Some(id))),
     not_built("session-mirror", Takes::Nothing),
-    // Nothing is loaded from settings files, so an empty list changes nothing.
-    value("setting-sources", |_, given| if given.value.is_empty() { Ok(()) } else { Err(given.not_built()) }),
+    value("setting-sources", |args, given| {
+        Sources::read(given.value).map(|sources| args.setting_sources = sources)
+    }),
     text("settings", |args, value| args.settings = not_empty(value)),
     switch("strict-mcp-config", |args| args.servers.strict = true),
     text("system-prompt", |args, value| args.system_prompt = Some(value.to_owned())),
@@ -226,11 +228,6 @@ impl Given<'_> {
     fn json(&self) -> Result<Value, Complaint> {
         serde_json::from_str(self.value)
             .map_err(|error| format!("option '--{}' takes JSON: {error}", self.name))
-    }
-
-    fn is_empty_object(&self) -> bool {
-        serde_json::from_str::<Value>(self.value)
-            .is_ok_and(|value| value.as_object().is_some_and(|map| map.is_empty()))
     }
 }
 

@@ -135,8 +135,11 @@ fn set_hooks(
     let mut asked = Hooks::default();
     for (event, matchers) in hooks {
         let event: HookEvent = event.parse().map_err(|error| format!("failed to {error}"))?;
-        host.hooks(&matchers).for_each(|hook| asked.add(event, hook));
+        if event.reaches_hosts() {
+            host.hooks(&matchers).for_each(|hook| asked.add(event, hook));
+        }
     }
-    setup.options.hooks = asked;
+    setup.options.hooks.clone_from(&setup.settings_hooks);
+    setup.options.hooks.extend(asked);
     Ok(())
 }

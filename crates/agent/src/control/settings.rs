@@ -54,14 +54,25 @@ impl Front {
 
     pub(super) async fn get_settings(&mut self) -> Done {
         let model = self.handle().model().await.map_err(|error| format!("failed to {error}"))?;
-        let flags = &self.flag_settings;
-        let sources = if flags.is_empty() {
-            Vec::new()
-        } else {
-            vec![json!({"source": "flagSettings", "settings": flags})]
-        };
+        let mut layers: Vec<(&str, Map<String, Value>)> = self.setup.layers.clone();
+        if !self.flag_settings.is_empty() {
+            let place = layers.iter().position(|(name, _)| *name == "flagSettings");
+            let place = place.unwrap_or_else(|| {
+                let end =
+                    layers.iter().position(|(name, _)| *name == "policySettings").unwrap_or(layers.len());
+                layers.insert(end, ("flagSettings", Map::new()));
+                end
+            });
+            layers[place].1.extend(self.flag_settings.clone());
+        }
+        let mut effective = Map::new();
+        for (_, settings) in &layers {
+            effective.extend(settings.clone());
+        }
+        let source = |(name, settings)| json!({"source": name, "settings": settings});
+        let sources: Vec<Value> = layers.into_iter().map(source).collect();
         Ok(Answer::Now(json!({
-            "effective": flags,
+            "effective": effective,
             "sources": sources,
             "applied": {"model": model, "effort": self.setup.options.effort},
         })))

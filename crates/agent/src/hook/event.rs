@@ -172,6 +172,18 @@ impl HookEvent {
         )
     }
 
+    /// Whether it happens while the session goes on.
+    pub(super) const fn is_within_session(self) -> bool {
+        !matches!(self, Self::SessionStart | Self::SessionEnd | Self::Setup | Self::InstructionsLoaded)
+    }
+
+    /// Whether hosts hear of it through the control channel. source: the official CLI, observed: what happens before the
+    /// host has said how the session is set up, or after it has left, it never hears of.
+    #[must_use]
+    pub const fn reaches_hosts(self) -> bool {
+        self.is_within_session()
+    }
+
     /// Whether a hook that fails can block what the event is about.
     pub(super) const fn is_guarded(self) -> bool {
         !matches!(self, Self::Stop | Self::SubagentStop | Self::TaskCompleted | Self::TeammateIdle)

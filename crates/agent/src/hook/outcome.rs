@@ -91,6 +91,15 @@ impl HookOutcome {
         self.specific.push(specific);
     }
 
+    /// Notes that a program objects.
+    pub(super) fn object(&mut self, event: HookEvent, reason: String) {
+        if event == HookEvent::PreToolUse {
+            self.decide(HookDecision::Deny(reason));
+        } else {
+            self.block.get_or_insert(reason);
+        }
+    }
+
     /// Notes that a hook failed that must not.
     pub(super) fn refuse(&mut self, event: HookEvent, reason: String) {
         if event == HookEvent::PreToolUse {

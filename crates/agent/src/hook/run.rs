@@ -1,21 +1,31 @@
 //! Runs the hooks of a session.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use wardian_protocol::JsonMap;
 use wardian_protocol::hook::{HookInput, HookOutput};
 
-use super::{Hook, HookEvent, HookOutcome, Hooks, OnFailure};
+use super::command::{CommandHook, Ended, Meaning, Written};
+use super::{Hook, HookEvent, HookOutcome, Hooks, OnFailure, Work};
 use crate::authorise::{Live, lock};
 use crate::frames::Out;
 use crate::{random, words};
 
 /// What the API does when nothing is said of effort.
 const DEFAULT_EFFORT: &str = "high";
+/// Programs that nobody waits for, at once; beyond, a further one is not started.
+const MAX_BACKGROUND: usize = 32;
+/// Between two reports of what a program writes. source: the official CLI, observed.
+const PROGRESS: Duration = Duration::from_secs(1);
+/// The most of each output that the host is told, in bytes: three times that fits into a line.
+const MAX_TOLD_BYTES: usize = 64 * 1024;
 
 /// The hooks of a session, and what they are told of it. Clones are cheap, and the same hooks.
 #[derive(Clone)]
@@ -27,17 +37,48 @@ pub(crate) struct SessionHooks {
     prompt_id: Arc<Mutex<Option<String>>>,
     /// How hard the model tries.
     effort: Arc<str>,
+    /// The environment of programs, whole.
+    env: Arc<Vec<(String, String)>>,
+    /// Whether what programs do is told.
+    told: bool,
+    background: TaskTracker,
+    ended: CancellationToken,
+}
+
+/// What hooks are told of beside the session itself.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) effort: Option<&'a str>,
+    /// The environment of programs, whole.
+    pub(crate) env: Arc<Vec<(String, String)>>,
+    /// Whether what programs do is told to the host.
+    pub(crate) told: bool,
 }
 
 impl SessionHooks {
-    pub(crate) fn new(hooks: Hooks, out: &Out, live: &Arc<Mutex<Live>>, effort: Option<&str>) -> Self {
+    pub(crate) fn new(
+        hooks: Hooks,
+        out: &Out,
+        live: &Arc<Mutex<Live>>,
+        surroundings: Surroundings<'_>,
+    ) -> Self {
+        let Surroundings { effort, env, told } = surroundings;
         Self {
             hooks: Arc::new(hooks),
             out: out.clone(),
             live: Arc::clone(live),
             prompt_id: Arc::default(),
             effort: effort.unwrap_or(DEFAULT_EFFORT).into(),
+            env,
+            told,
+            background: TaskTracker::new(),
+            ended: CancellationToken::new(),
         }
+    }
+
+    /// No hooks at all.
+    pub(crate) fn none(out: &Out, live: &Arc<Mutex<Live>>) -> Self {
+        let surroundings = Surroundings { effort: None, env: Arc::default(), told: false };
+        Self::new(Hooks::default(), out, live, surroundings)
     }
 
     /// The same hooks, for an agent within this session that speaks through `out`.
@@ -91,32 +132,128 @@ impl SessionHooks {
             return outcome;
         }
         let input = self.input(event, call, fields);
+        let mut commands = Vec::new();
         let hooks = self.hooks.of(event).iter().filter(|hook| hook.matches(subject));
-        let mut answers: FuturesUnordered<_> = hooks.map(|hook| ask(event, hook, &input)).collect();
+        let hooks = hooks.filter(|hook| hook.is_wanted(&input, &mut commands));
+        let mut answers: FuturesUnordered<_> =
+            hooks.map(|hook| self.ask(event, subject, hook, &input)).collect();
         // What comes last is what holds, where only one can.
         while let Some((hook, answer)) = answers.next().await {
-            match answer {
-                Ok(output) => {
-                    if let Some(message) = &output.system_message {
-                        self.say(event, call.map(|_| subject), message).await;
-                    }
-                    outcome.take_in(event, output);
-                }
-                Err(Silence::TimedOut) => outcome.timed_out = true,
-                Err(Silence::Failed(failure)) => {
-                    let blocks = hook.on_failure == OnFailure::Block && event.is_guarded();
-                    if blocks {
-                        outcome.refuse(event, format!("the hook failed: {failure}"));
-                    }
-                    self.out.hook_failed(&words::hook_failed(event, &failure, blocks)).await;
-                }
-            }
+            self.hear(event, subject, hook, &input, answer, &mut outcome).await;
         }
         outcome
     }
 
-    async fn say(&self, event: HookEvent, tool: Option<&str>, message: &str) {
-        let name = tool.map_or_else(|| event.to_string(), |tool| format!("{event}:{tool}"));
+    async fn hear(
+        &self,
+        event: HookEvent,
+        subject: &str,
+        hook: &Hook,
+        input: &HookInput,
+        answer: Result<HookOutput, Silence>,
+        outcome: &mut HookOutcome,
+    ) {
+        let blocks = hook.on_failure == OnFailure::Block && event.is_guarded();
+        match answer {
+            Ok(output) => {
+                if let Some(message) = &output.system_message {
+                    self.say(event, subject, message).await;
+                }
+                outcome.take_in(event, output);
+            }
+            Err(Silence::TimedOut) => outcome.timed_out = true,
+            Err(Silence::Blocks(reason)) => outcome.object(event, reason),
+            Err(Silence::NoVerdict { reason, timed_out }) => {
+                if blocks {
+                    outcome.refuse(event, format!("the hook failed: {reason}"));
+                }
+                let mut verdict = json!({"hook_event": event.as_str(), "timed_out": timed_out});
+                if let Some(call) = &input.call {
+                    verdict["tool_use_id"] = call.as_str().into();
+                }
+                let fields = json!({
+                    "content": words::hook_failed(event, &reason, blocks), "level": "warning",
+                    "tag": "hook_no_verdict", "hook_no_verdict": verdict,
+                });
+                self.out.system("informational", fields).await;
+            }
+            Err(Silence::Failed(failure)) => {
+                if blocks {
+                    outcome.refuse(event, format!("the hook failed: {failure}"));
+                }
+                self.out.hook_failed(&words::hook_failed(event, &failure, blocks)).await;
+            }
+        }
+    }
+
+    async fn ask<'a>(
+        &self,
+        event: HookEvent,
+        subject: &str,
+        hook: &'a Hook,
+        input: &HookInput,
+    ) -> (&'a Hook, Result<HookOutput, Silence>) {
+        let answer = match &hook.work {
+            Work::Callback(callback) => match timeout(hook.timeout, callback(input.clone())).await {
+                Ok(answer) => answer.map_err(|failure| Silence::Failed(failure.0)),
+                Err(_) => Err(Silence::TimedOut),
+            },
+            Work::Command(command) => self.run_program(event, subject, hook.timeout, command, input).await,
+        };
+        let answer = answer.and_then(|output| match &output.hook_specific_output {
+            Some(specific) if specific.hook_event_name != event.as_str() => {
+                let text = format!("it answers another event: {:?}", specific.hook_event_name);
+                Err(Silence::Failed(text))
+            }
+            Some(_) | None => Ok(output),
+        });
+        (hook, answer)
+    }
+
+    async fn run_program(
+        &self,
+        event: HookEvent,
+        subject: &str,
+        limit: Duration,
+        command: &Arc<CommandHook>,
+        input: &HookInput,
+    ) -> Result<HookOutput, Silence> {
+        let program = Program {
+            hooks: self.clone(),
+            command: Arc::clone(command),
+            input: input.clone(),
+            told: Told::new(event, subject),
+            limit,
+        };
+        if command.in_background {
+            if self.background.len() < MAX_BACKGROUND {
+                let ended = self.ended.clone();
+                self.background.spawn(async move {
+                    program.run(&ended).await;
+                });
+            }
+            return Ok(HookOutput::default());
+        }
+        let ended = program.run(&CancellationToken::new()).await;
+        match ended.meaning(event) {
+            Meaning::Said(output) => Ok(*output),
+            Meaning::Blocks(reason) => Err(Silence::Blocks(reason)),
+            Meaning::NoVerdict(reason) => Err(Silence::NoVerdict {
+                reason: if ended.timed_out { "it took too long".to_owned() } else { reason },
+                timed_out: ended.timed_out,
+            }),
+        }
+    }
+
+    /// Ends the programs that nobody waits for.
+    pub(crate) async fn close(&self) {
+        self.ended.cancel();
+        self.background.close();
+        self.background.wait().await;
+    }
+
+    async fn say(&self, event: HookEvent, subject: &str, message: &str) {
+        let name = name_of(event, subject);
         let fields = json!({"content": words::hook_says(&name, message), "level": "notice"});
         self.out.system("informational", fields).await;
     }
@@ -142,7 +279,9 @@ impl SessionHooks {
             transcript_path: self.transcript(),
             cwd: self.out.cwd.display().to_string(),
             prompt_id: self.prompt_id.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            permission_mode: Some(lock(&self.live).policy.mode.as_str().to_owned()),
+            permission_mode: event
+                .is_within_session()
+                .then(|| lock(&self.live).policy.mode.as_str().to_owned()),
             agent_id: agent.map(|agent| agent.agent_id.clone()),
             agent_type: agent.map(|agent| agent.agent_type.clone()),
             fields,
@@ -151,27 +290,112 @@ impl SessionHooks {
     }
 }
 
-/// Why a hook said nothing.
+/// Why a hook gave no answer.
 enum Silence {
     TimedOut,
     Failed(String),
+    /// A program objects.
+    Blocks(String),
+    /// A program did not do its work.
+    NoVerdict {
+        reason: String,
+        timed_out: bool,
+    },
 }
 
-async fn ask<'a>(
+/// A program under way.
+struct Program {
+    hooks: SessionHooks,
+    command: Arc<CommandHook>,
+    input: HookInput,
+    told: Told,
+    limit: Duration,
+}
+
+/// What the host is told of a program.
+struct Told {
+    id: String,
+    name: String,
     event: HookEvent,
-    hook: &'a Hook,
-    input: &HookInput,
-) -> (&'a Hook, Result<HookOutput, Silence>) {
-    let answer = match timeout(hook.timeout, (hook.callback)(input.clone())).await {
-        Ok(answer) => answer.map_err(|failure| Silence::Failed(failure.0)),
-        Err(_) => Err(Silence::TimedOut),
-    };
-    let answer = answer.and_then(|output| match &output.hook_specific_output {
-        Some(specific) if specific.hook_event_name != event.as_str() => {
-            let text = format!("it answers another event: {:?}", specific.hook_event_name);
-            Err(Silence::Failed(text))
+}
+
+impl Told {
+    fn new(event: HookEvent, subject: &str) -> Self {
+        Self { id: random::uuid(), name: name_of(event, subject), event }
+    }
+
+    fn fields(&self) -> Value {
+        json!({"hook_id": self.id, "hook_name": self.name, "hook_event": self.event.as_str()})
+    }
+}
+
+impl Program {
+    /// Runs it to its end, or until `cancel` fires.
+    async fn run(self, cancel: &CancellationToken) -> Ended {
+        // What happens before anybody could ask for it is always told.
+        let told = self.hooks.told || matches!(self.told.event, HookEvent::SessionStart | HookEvent::Setup);
+        if told {
+            self.hooks.out.system("hook_started", self.told.fields()).await;
         }
-        Some(_) | None => Ok(output),
-    });
-    (hook, answer)
+        let (written, cwd) = (Written::default(), self.hooks.out.cwd.clone());
+        let running = self.command.run(&self.input, &self.hooks.env, &cwd, self.limit, &written);
+        let mut running = std::pin::pin!(running);
+        let mut shown = 0;
+        let mut tick = tokio::time::interval_at(Instant::now() + PROGRESS, PROGRESS);
+        let ended = loop {
+            tokio::select! {
+                biased;
+                ended = &mut running => break Some(ended),
+                () = cancel.cancelled() => break None,
+                _ = tick.tick(), if told => {
+                    let (stdout, stderr) = written.texts();
+                    if stdout.len() + stderr.len() > shown {
+                        shown = stdout.len() + stderr.len();
+                        self.tell("hook_progress", &stdout, &stderr, json!({})).await;
+                    }
+                }
+            }
+        };
+        let was_cancelled = ended.is_none();
+        let ended = ended.unwrap_or_default();
+        if told {
+            let outcome = match ended.code {
+                _ if was_cancelled || ended.timed_out => "cancelled",
+                Some(0) => "success",
+                Some(_) | None => "error",
+            };
+            let more = json!({"exit_code": ended.code.unwrap_or(1), "outcome": outcome});
+            self.tell("hook_response", &ended.stdout, &ended.stderr, more).await;
+        }
+        ended
+    }
+
+    async fn tell(&self, subtype: &str, stdout: &str, stderr: &str, more: Value) {
+        let mut fields = self.told.fields();
+        let shown = |text: &str| text[..text.floor_char_boundary(MAX_TOLD_BYTES)].to_owned();
+        let (stdout, stderr) = (shown(stdout), shown(stderr));
+        fields["output"] = format!("{stdout}{stderr}").into();
+        fields["stdout"] = stdout.into();
+        fields["stderr"] = stderr.into();
+        if let (Some(fields), Value::Object(more)) = (fields.as_object_mut(), more) {
+            fields.extend(more);
+        }
+        self.hooks.out.system(subtype, fields).await;
+    }
+}
+
+fn name_of(event: HookEvent, subject: &str) -> String {
+    if subject.is_empty() { event.to_string() } else { format!("{event}:{subject}") }
+}
+
+impl Hook {
+    /// Whether it is for this input; a program that is in a list twice runs once.
+    fn is_wanted(&self, input: &HookInput, known: &mut Vec<Arc<CommandHook>>) -> bool {
+        let Work::Command(command) = &self.work else { return true };
+        if known.iter().any(|known| **known == **command) || !command.is_for(input) {
+            return false;
+        }
+        known.push(Arc::clone(command));
+        true
+    }
 }

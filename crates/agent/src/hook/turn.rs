@@ -40,6 +40,18 @@ pub(crate) enum Stopping {
 }
 
 impl SessionHooks {
+    /// Runs the hooks on the session's beginning. Gives what they have for the model.
+    pub(crate) async fn session_started(&self, source: &str, model: &str) -> Vec<String> {
+        let event = HookEvent::SessionStart;
+        let outcome = self.run(event, source, json!({"source": source, "model": model})).await;
+        outcome.context.iter().map(|text| words::hook_context(event.as_str(), text)).collect()
+    }
+
+    /// Runs the hooks on the session's end.
+    pub(crate) async fn session_ended(&self, reason: &str) {
+        self.run(HookEvent::SessionEnd, reason, json!({"reason": reason})).await;
+    }
+
     /// Runs the hooks on a prompt.
     pub(crate) async fn submitted(&self, prompt: &str) -> Heard {
         let event = HookEvent::UserPromptSubmit;

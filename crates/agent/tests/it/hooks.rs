@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use wardian_agent::{
-    Hook, HookEvent, HookFailure, HookOutput, Hooks, Message, OnFailure, Options, Permission, PermissionMode,
-    Prompt, query,
+    CommandHook, Hook, HookEvent, HookFailure, HookOutput, Hooks, Message, OnFailure, Options, Permission,
+    PermissionMode, Prompt, query,
 };
 use wardian_model::Server;
 
@@ -356,4 +356,139 @@ async fn results_say_who_decided() {
     let refused = json!({"id": "toolu_1", "non_execution_kind": "permission-rule",
         "permission_decision": {"decision": "reject", "source": "user_reject"}});
     assert_eq!(meta(&messages), refused);
+}
+
+fn program(event: HookEvent, command: &str) -> Hooks {
+    let command = CommandHook { command: command.to_owned(), ..CommandHook::default() };
+    Hooks::default().on(event, Hook::command(None, command))
+}
+
+#[tokio::test]
+async fn programs_refuse_answer_and_add() {
+    let deny = r#"echo '{"hookSpecificOutput":{"hookEventName":"PreToolUse","permissionDecision":"deny"}}'"#;
+    for (command, refused) in [
+        ("echo not this >&2; exit 2", true),
+        (deny, true),
+        ("echo just so", false),
+        ("echo oops >&2; exit 1", false),
+        ("grep -q '\"tool_use_id\":\"toolu_1\"' && exit 2", true),
+        ("test \"$ONE\" = 1 && exit 2", true),
+        ("echo '{\"continue\": 5}'", false),
+        ("/nowhere/no-such-program", false),
+    ] {
+        let (messages, _) = run(one_call(), |options| {
+            options.hooks = program(HookEvent::PreToolUse, command);
+            options.env.push(("ONE".to_owned(), "1".to_owned()));
+        })
+        .await;
+        assert_eq!(tool_results(&messages)[0].1, refused, "{command}");
+        let unclear = command.contains("5}") || command.contains("nowhere");
+        assert_eq!(kinds(&messages).contains(&"system/informational".to_owned()), unclear, "{command}");
+    }
+    let (_, model) =
+        run(one_call(), |options| options.hooks = program(HookEvent::UserPromptSubmit, "echo '<added>'"))
+            .await;
+    assert!(model.requests()[0].body["messages"].to_string().contains("<added>"));
+    let (_, model) =
+        run(one_call(), |options| options.hooks = program(HookEvent::SessionStart, "echo '<begun>'")).await;
+    assert!(model.requests()[0].body["messages"].to_string().contains("<begun>"));
+}
+
+#[tokio::test]
+async fn what_programs_do_is_told_where_it_is_asked_for() {
+    let told = |messages: &[Message]| {
+        let fields = messages.iter().filter_map(|message| match message {
+            Message::System(system) if system.subtype.starts_with("hook_") => {
+                Some((system.subtype.clone(), system.fields.clone()))
+            }
+            _ => None,
+        });
+        fields.collect::<Vec<_>>()
+    };
+    let hooks = || program(HookEvent::PreToolUse, "echo out; echo err >&2; exit 2");
+    let (messages, _) = run(one_call(), |options| options.hooks = hooks()).await;
+    assert!(told(&messages).is_empty());
+    let (messages, _) = run(one_call(), |options| {
+        options.hooks = hooks();
+        options.include_hook_events = true;
+    })
+    .await;
+    let told = told(&messages);
+    assert_eq!(
+        told.iter().map(|(subtype, _)| subtype.as_str()).collect::<Vec<_>>(),
+        ["hook_started", "hook_response"]
+    );
+    let (started, response) = (&told[0].1, &told[1].1);
+    assert_eq!(started["hook_id"], response["hook_id"]);
+    assert_eq!(
+        (&response["hook_name"], &response["hook_event"]),
+        (&json!("PreToolUse:Bash"), &json!("PreToolUse"))
+    );
+    assert_eq!((&response["stdout"], &response["stderr"]), (&json!("out\n"), &json!("err\n")));
+    assert_eq!((&response["exit_code"], &response["outcome"]), (&json!(2), &json!("error")));
+}
+
+#[tokio::test]
+async fn a_program_is_for_what_its_rule_is_about_and_runs_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let command = |condition: &str, word: &str| {
+        let command = CommandHook {
+            command: format!("echo {word} >> {}", log.display()),
+            condition: Some(condition.parse().unwrap()),
+            ..CommandHook::default()
+        };
+        Hook::command(Some("Bash"), command)
+    };
+    let hooks = Hooks::default()
+        .on(HookEvent::PreToolUse, command("Bash(git *)", "git"))
+        .on(HookEvent::PreToolUse, command("Bash(echo *)", "echo"))
+        .on(HookEvent::PreToolUse, command("Bash(echo *)", "echo"));
+    run(one_call(), |options| options.hooks = hooks).await;
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "echo\n");
+}
+
+#[tokio::test]
+async fn a_program_that_hangs_floods_or_does_not_listen_is_contained() {
+    let mut hangs = Hook::command(
+        None,
+        CommandHook { command: "sleep 600 & sleep 600".to_owned(), ..CommandHook::default() },
+    );
+    hangs.timeout = Duration::from_millis(50);
+    let (messages, _) =
+        run(one_call(), |options| options.hooks = Hooks::default().on(HookEvent::PreToolUse, hangs)).await;
+    let Some(Message::System(said)) = messages
+        .iter()
+        .find(|message| matches!(message, Message::System(system) if system.subtype == "informational"))
+    else {
+        panic!()
+    };
+    assert_eq!(said.fields["hook_no_verdict"]["timed_out"], true);
+    assert!(!tool_results(&messages)[0].1, "the call went ahead");
+    for command in ["yes | head -c 3000000", "exec 0<&-; exit 0", "printf '\\377\\376{'"] {
+        let (messages, _) = run(one_call(), |options| {
+            options.hooks = program(HookEvent::PreToolUse, command);
+            options.include_hook_events = true;
+        })
+        .await;
+        assert_eq!(result(&messages).result.as_deref(), Some("Done."), "{command}");
+        assert!(messages.iter().all(|message| message.to_value().to_string().len() < 1024 * 1024));
+    }
+}
+
+#[tokio::test]
+async fn a_program_in_the_background_ends_with_the_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let pid = folder.path().join("pid");
+    let command = format!("echo $$ > {}; sleep 600", pid.display());
+    let hook = Hook::command(None, CommandHook { command, in_background: true, ..CommandHook::default() });
+    // The turn's own call waits until the program has begun.
+    let wait = format!("until test -s {}; do :; done", pid.display());
+    let script = json!({"replies": [
+        {"tool_use": [call("toolu_1", "Bash", json!({"command": wait}))]}, {"text": "Done."}]});
+    let (messages, _) =
+        run(script, |options| options.hooks = Hooks::default().on(HookEvent::PreToolUse, hook)).await;
+    assert_eq!(result(&messages).result.as_deref(), Some("Done."));
+    let pid = std::fs::read_to_string(pid).unwrap();
+    assert!(!std::path::Path::new("/proc").join(pid.trim()).exists());
 }

@@ -327,6 +327,7 @@ fn exec(
         launch::agent_program(),
         "--output-format=stream-json".to_owned(),
         "--input-format=stream-json".to_owned(),
+        "--setting-sources=".to_owned(),
         "--verbose".to_owned(),
         "--include-partial-messages".to_owned(),
         format!("--model={model}"),

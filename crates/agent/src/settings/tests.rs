@@ -1,0 +1,215 @@
+use std::path::Path;
+
+use wardian_agent::{HookEvent, PermissionMode};
+
+use super::{Effective, Place, Sources, is_trusted, load};
+use crate::args::{Args, Complaint};
+
+fn given(text: &str) -> Result<(Args, Effective), Complaint> {
+    let mut args =
+        Args { settings: Some(text.to_owned()), setting_sources: Sources::NONE, ..Args::default() };
+    let place = Place {
+        config_dir: None,
+        project: Path::new("/nowhere"),
+        trusted: false,
+        managed: Path::new("/nowhere/managed.json"),
+    };
+    let effective = load(&mut args, &place)?;
+    Ok((args, effective))
+}
+
+#[test]
+fn the_flag_is_taken_in_and_the_unknown_is_named() {
+    let text = r#"{"permissions": {"allow": ["Read"], "ask": ["Bash(git push *)"], "deny": ["WebFetch"],
+        "defaultMode": "plan", "disableBypassPermissionsMode": "disable"}, "model": "opus", "theme": "dark",
+        "hooks": {"Stop": [{"hooks": [{"type": "command", "command": "true", "timeout": 5}]}]},
+        "env": {"A": "1"}, "effortLevel": "low", "bashOutputMaxChars": 1, "sandbox": null}"#;
+    let (args, effective) = given(text).unwrap();
+    assert_eq!(args.allowed_tools, ["Read"]);
+    assert_eq!(args.ask_tools, ["Bash(git push *)"]);
+    assert_eq!(args.disallowed_tools, ["WebFetch"]);
+    assert_eq!(args.permission_mode, Some(PermissionMode::Plan));
+    assert_eq!((args.model.as_deref(), args.effort.as_deref()), (Some("opus"), Some("low")));
+    assert_eq!(effective.hooks.of(HookEvent::Stop).len(), 1);
+    assert_eq!(effective.env, [("A".to_owned(), "1".to_owned())]);
+    assert_eq!((effective.bash_output_chars, effective.bypass_disabled), (Some(4_000), true));
+    for (text, expected) in [
+        ("{", "no JSON"),
+        (r#"{"sandbox": {"enabled": true}}"#, "'sandbox'"),
+        (r#"{"apiKeyHelper": "cmd"}"#, "'apiKeyHelper'"),
+        (r#"{"permissions": {"deny": "Bash"}}"#, "must be a list"),
+        (r#"{"permissions": {"x": 1}}"#, "'permissions.x'"),
+        (r#"{"env": {"A=": "1"}}"#, "'env'"),
+        (r#"{"hooks": {"Sneeze": []}}"#, "Sneeze"),
+        (r#"{"hooks": {"Stop": [{"hooks": [{"type": "http", "url": "u"}]}]}}"#, "'http'"),
+        (r#"{"hooks": {"Stop": [{"hooks": [{"type": "command"}]}]}}"#, "command"),
+        (r#"{"hooks": {"Stop": [{"hooks": [{"type": "command", "command": "x", "if": "Bash("}]}]}}"#, "rule"),
+        (
+            r#"{"hooks": {"Stop": [{"hooks": [{"type": "command", "command": "x", "timeout": -1}]}]}}"#,
+            "timeout",
+        ),
+    ] {
+        let complaint = given(text).unwrap_err();
+        assert!(complaint.contains(expected), "{text}: {complaint}");
+    }
+}
+
+struct Files {
+    folder: tempfile::TempDir,
+}
+
+impl Files {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn load(&self, mut args: Args, trusted: bool) -> Result<(Args, Effective), Complaint> {
+        let config = self.folder.path().join("config");
+        let place = Place {
+            config_dir: Some(&config),
+            project: &self.folder.path().join("project"),
+            trusted,
+            managed: &self.folder.path().join("managed.json"),
+        };
+        let effective = load(&mut args, &place)?;
+        Ok((args, effective))
+    }
+}
+
+const HOOK: &str = r#"{"Stop": [{"hooks": [{"type": "command", "command": "true"}]}]}"#;
+
+#[test]
+fn stronger_sources_go_before_weaker_ones_and_lists_add_up() {
+    let files = Files::new();
+    let layer = |model: &str, rule: &str| {
+        format!(
+            r#"{{"model": "{model}", "permissions": {{"allow": ["{rule}"]}}, "env": {{"M": "{model}"}}, "odd": 1}}"#
+        )
+    };
+    files.write("config/settings.json", &layer("user", "A"));
+    files.write("project/.claude/settings.json", &layer("project", "B"));
+    files.write("project/.claude/settings.local.json", &layer("local", "C"));
+    let sources = |text: &str| Args { setting_sources: Sources::read(text).unwrap(), ..Args::default() };
+    for (text, model, rules) in [
+        ("user,project,local", Some("local"), vec!["C", "B", "A"]),
+        ("user,project", Some("project"), vec!["B", "A"]),
+        ("user", Some("user"), vec!["A"]),
+        ("", None, vec![]),
+    ] {
+        let (args, effective) = files.load(sources(text), true).unwrap();
+        assert_eq!(
+            (args.model.as_deref(), args.allowed_tools),
+            (model, rules.iter().map(|rule| (*rule).to_owned()).collect()),
+            "{text}"
+        );
+        assert_eq!(effective.env.last().map(|(_, value)| value.as_str()), model, "{text}");
+    }
+    let flag = Args { settings: Some(r#"{"model": "flag"}"#.to_owned()), ..Args::default() };
+    assert_eq!(files.load(flag, true).unwrap().0.model.as_deref(), Some("flag"));
+    files.write("managed.json", r#"{"model": "managed", "permissions": {"deny": ["D"]}}"#);
+    let (args, _) = files.load(Args::default(), true).unwrap();
+    assert_eq!((args.model.as_deref(), args.disallowed_tools), (Some("managed"), vec!["D".to_owned()]));
+    let argument = Args { model: Some("argument".to_owned()), ..Args::default() };
+    assert_eq!(files.load(argument, true).unwrap().0.model.as_deref(), Some("argument"));
+    assert!(Sources::read("user,moon").is_err());
+}
+
+#[test]
+fn a_project_that_is_not_trusted_forbids_and_does_not_allow() {
+    let files = Files::new();
+    let text = format!(
+        r#"{{"permissions": {{"allow": ["Bash"], "deny": ["Read(./secret)"], "ask": ["Write"], "defaultMode":
+        "bypassPermissions", "additionalDirectories": ["/"]}}, "hooks": {HOOK}, "env": {{"PATH": "/evil"}}}}"#
+    );
+    files.write("project/.claude/settings.json", &text);
+    files.write("project/.claude/settings.local.json", &text);
+    let (args, effective) = files.load(Args::default(), false).unwrap();
+    assert!(args.allowed_tools.is_empty() && args.additional_directories.is_empty());
+    assert_eq!(args.permission_mode, None);
+    assert_eq!((args.disallowed_tools.len(), args.ask_tools.len()), (2, 2));
+    assert!(effective.hooks.is_empty() && effective.env.is_empty());
+    assert_eq!(effective.warnings.len(), 10, "{:?}", effective.warnings);
+    let (args, effective) = files.load(Args::default(), true).unwrap();
+    assert!(!args.allowed_tools.is_empty() && !effective.hooks.is_empty() && effective.warnings.is_empty());
+}
+
+#[test]
+fn trust_is_what_the_user_said_of_this_project() {
+    let files = Files::new();
+    let (folder, project) = (files.folder.path(), files.folder.path().join("project"));
+    let said = |of: &Path, yes: bool| {
+        format!(r#"{{"projects": {{"{}": {{"hasTrustDialogAccepted": {yes}}}}}}}"#, of.display())
+    };
+    assert!(!is_trusted(None, Some(folder), &project));
+    for (text, expected) in [
+        (said(&project, true), true),
+        (said(&project, false), false),
+        (said(folder, true), false),
+        ("broken".to_owned(), false),
+    ] {
+        files.write(".claude.json", &text);
+        assert_eq!(is_trusted(None, Some(folder), &project), expected, "{text}");
+    }
+}
+
+#[test]
+fn an_administrators_word_narrows_and_an_embedders_only_narrows() {
+    let files = Files::new();
+    files.write(
+        "config/settings.json",
+        &format!(r#"{{"permissions": {{"allow": ["A"], "deny": ["X"]}}, "hooks": {HOOK}}}"#),
+    );
+    files.write(
+        "managed.json",
+        &format!(
+            r#"{{"permissions": {{"allow": ["M"]}}, "allowManagedPermissionRulesOnly": true,
+            "allowManagedHooksOnly": true, "hooks": {HOOK}}}"#
+        ),
+    );
+    let flagged = Args { allowed_tools: vec!["Flag".to_owned()], ..Args::default() };
+    let (args, effective) = files.load(flagged, true).unwrap();
+    assert_eq!(args.allowed_tools, ["M"]);
+    assert_eq!(effective.hooks.of(HookEvent::Stop).len(), 1, "the administrator's");
+    std::fs::remove_file(files.folder.path().join("managed.json")).unwrap();
+    let embedder = Args {
+        managed_settings: Some(format!(
+            r#"{{"permissions": {{"allow": ["E"], "deny": ["D"], "defaultMode": "bypassPermissions"}},
+                "disableAllHooks": true, "hooks": {HOOK}, "env": {{"A": "1"}}}}"#
+        )),
+        ..Args::default()
+    };
+    let (args, effective) = files.load(embedder, true).unwrap();
+    assert_eq!((args.allowed_tools, args.permission_mode), (vec!["A".to_owned()], None));
+    assert!(args.disallowed_tools.contains(&"D".to_owned()));
+    assert!(effective.hooks.is_empty() && effective.env.is_empty());
+}
+
+#[test]
+fn all_hooks_can_be_turned_off() {
+    let files = Files::new();
+    files.write("config/settings.json", &format!(r#"{{"hooks": {HOOK}}}"#));
+    files.write("project/.claude/settings.json", r#"{"disableAllHooks": true}"#);
+    assert!(files.load(Args::default(), true).unwrap().1.hooks.is_empty());
+}
+
+#[test]
+fn files_that_cannot_be_read_end_it_for_what_they_forbid_is_not_known() {
+    let files = Files::new();
+    for text in ["{broken", "[]", r#"{"permissions": {"deny": "Bash"}}"#, r#"{"permissions": []}"#] {
+        files.write("project/.claude/settings.json", text);
+        assert!(files.load(Args::default(), false).is_err(), "{text}");
+    }
+    files.write("project/.claude/settings.json", &format!("\"{}\"", "x".repeat(1024 * 1024)));
+    assert!(files.load(Args::default(), false).unwrap_err().contains("more than"));
+    files.write("project/.claude/settings.json", " ");
+    assert!(files.load(Args::default(), false).is_ok());
+    std::fs::remove_file(files.folder.path().join("project/.claude/settings.json")).unwrap();
+    std::fs::create_dir(files.folder.path().join("project/.claude/settings.json")).unwrap();
+    assert!(files.load(Args::default(), false).unwrap_err().contains("no plain file"));
+}

@@ -124,10 +124,17 @@ impl Tool for TaskTool {
     fn description(&self) -> &str {
         match self.kind {
             Kind::Create => {
-                "Adds a task to your list of what there is to do. For work of three steps or more."
+                "Adds a task to your list of what there is to do. For work of three steps or more; a single step needs no list. \
+                 It begins as pending."
             }
-            Kind::Get => "Shows a task of your list, whole.",
-            Kind::List => "Shows your list of tasks, a line each.",
+            Kind::Get => {
+                "Shows a task of your list, whole: its description, its status, and which tasks it waits for. Read it before you \
+                 begin the task."
+            }
+            Kind::List => {
+                "Shows your list of tasks, a line each: number, status, subject, and what a task waits for. Look at it when a task \
+                 is done, for what comes next."
+            }
             Kind::Update => {
                 "Changes a task of your list: its status (in_progress when you begin it, completed when it is wholly done, deleted \
                  when nobody needs it), its texts, or what it waits for."

@@ -6,7 +6,7 @@ SHELL := /bin/bash
 STATIC := -- -C target-feature=+crt-static
 LIBEXEC := $(CURDIR)/target/guest
 
-.PHONY: help setup guest build demo test bench dashboard soak clean
+.PHONY: help setup guest build demo test fuzz bench dashboard soak clean
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
@@ -29,6 +29,9 @@ test: setup ## every check there is
 
 soak: guest ## what make test does twenty times, 2,000 times: kill -9 at random moments; and 100,000 simulated schedules (an hour)
 	@scripts/soak.sh
+
+fuzz: ## fuzz what comes from outside, a minute a target (needs a nightly toolchain)
+	@scripts/fuzz.sh
 
 bench: build ## measure the hot paths, beside their peers
 	@scripts/bench.sh

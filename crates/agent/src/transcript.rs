@@ -102,6 +102,20 @@ impl Transcripts {
     }
 }
 
+/// Reads what was said in a transcript, as a model would be told it: lines that are none are skipped, calls have their
+/// results. Without the last reply, where something of it is left to do. Blocks.
+///
+/// # Errors
+/// When `source` cannot be read, or holds more than a conversation can.
+pub fn read_messages(source: impl std::io::BufRead + std::io::Seek) -> std::io::Result<Vec<MessageParam>> {
+    match read::parse(source, &read::Wanted::default()) {
+        Ok(found) => Ok(found.history),
+        Err(read::Unreadable::Io(error)) => Err(error),
+        // Nothing was wanted that may be missing.
+        Err(read::Unreadable::NoMessage | read::Unreadable::DropsMore(_)) => Ok(Vec::new()),
+    }
+}
+
 /// A conversation that is kept: a new one, or one taken up again.
 #[derive(Clone, Debug)]
 pub struct Conversation {

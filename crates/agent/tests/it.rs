@@ -13,6 +13,8 @@ mod commands;
 mod failures;
 #[path = "it/forks.rs"]
 mod forks;
+#[path = "it/fuzzed.rs"]
+mod fuzzed;
 #[path = "it/hooks.rs"]
 mod hooks;
 #[path = "it/hostile.rs"]

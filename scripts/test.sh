@@ -45,6 +45,7 @@ step "documentation examples" cargo test --locked --doc --quiet -p wardian-agent
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 step "wardian, for the stock clients" cargo build --locked --quiet -p wardian
 counted "stock Agent SDKs" '^[0-9]+ passed, [0-9]+ failed' env WARDIAN="$PWD/target/debug/wardian" tests/sdk/run.sh
+counted "conformance with the official Agent SDKs" '^[0-9]+ passed, [0-9]+ failed' env WARDIAN="$PWD/target/debug/wardian" tests/conformance/run.sh
 counted "links between pages" '^[0-9]+ passed, [0-9]+ failed' python3 tests/docs/links.py
 counted "the code in docs/sessions.md" '^[0-9]+ passed, [0-9]+ failed' env WARDIAN="$PWD/target/debug/wardian" tests/docs/run.sh
 counted "the API, fuzzed by its document" '^[0-9]+ passed, [0-9]+ failed' env WARDIAN="$PWD/target/debug/wardian" tests/fuzz/run.sh

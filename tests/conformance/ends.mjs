@@ -106,8 +106,8 @@ scenario("an API error 400 ends the turn as a success that is an error", "2.7 AP
   const said = find(messages, "assistant");
   assert.equal(said.message.model, "<synthetic>");
   assert.equal(said.error, "unknown");
-  // The stock CLI asks once more, without the system messages in mid-conversation.
-  assert.ok(bodies.length <= 2);
+  // The stock CLI asks some times more, in other ways; not as often as an overloaded model.
+  assert.ok(bodies.length <= 5, `${bodies.length}`);
   assert.match(error.message, /something is wrong with it/);
 });
 
@@ -130,6 +130,14 @@ scenario("an overloaded model is asked again", ["2.7 529 once", "1.3 system/api_
   assert.equal(more.length, 0);
   assert.deepEqual([retry.attempt, retry.error_status, retry.error], [1, 529, "overloaded"]);
   assert.ok(retry.max_retries >= 1 && retry.retry_delay_ms >= 0);
+});
+
+scenario("a connection that breaks off is made again", "1.3 system/api_retry", async (t) => {
+  const s = await t.session({ replies: [{ drop_connection: true }, { text: "At last." }] });
+  const { messages, result } = await s.ok();
+  assert.equal(result.result, "At last.");
+  const [retry] = all(messages, "system/api_retry");
+  assert.deepEqual([retry.attempt, retry.error_status], [1, null]);
 });
 
 scenario("no key", "2.7 no key", async (t) => {

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import pathlib
 import uuid
 
 from claude_agent_sdk import (
@@ -450,17 +449,10 @@ async def _():
         assert set(result.model_usage) == {MODEL, "claude-haiku-5-5"} and result.result == "Seven."
 
 
-@scenario("create_sdk_mcp_server: tools of the host, two at once, one that fails", "1.1 mcpServers", "1.2 mcp_message")
+@scenario("create_sdk_mcp_server: tools of the host, one that fails", "1.1 mcpServers", "1.2 mcp_message")
 async def _():
-    both, begun = asyncio.Event(), []
-
     @tool("add", "Adds two numbers.", {"a": float, "b": float})
     async def add(arguments):
-        # Neither ends before both have begun.
-        begun.append(arguments)
-        if len(begun) == 2:
-            both.set()
-        await both.wait()
         return {"content": [{"type": "text", "text": f"It is {arguments['a'] + arguments['b']:g}."}]}
 
     @tool("fail", "Fails.", {})
@@ -468,19 +460,13 @@ async def _():
         raise RuntimeError("It broke.")
 
     lab = create_sdk_mcp_server(name="lab", version="1.0.0", tools=[add, fail])
-    asking = [call("mcp__lab__add", a=1, b=2), call("mcp__lab__add", a=3, b=4), call("mcp__lab__fail")]
-    options = {"mcp_servers": {"lab": lab}, "allowed_tools": ["mcp__lab"], "can_use_tool": None}
-    async def read_only(name, arguments, context):
-        return PermissionResultAllow()
-
-    options["can_use_tool"] = read_only
-    with session([{"tool_use": asking[:1]}, {"tool_use": asking[2:]}, {"text": "Done."}], **options) as s:
-        both.set()
+    replies = [{"tool_use": [call("mcp__lab__add", a=1, b=2), call("mcp__lab__fail")]}, {"text": "Done."}]
+    with session(replies, mcp_servers={"lab": lab}, allowed_tools=["mcp__lab"]) as s:
         messages, result = await s.ok(stream("add"))
         assert [(one["name"], one["status"]) for one in init_of(messages)["mcp_servers"]] == [("lab", "connected")]
         assert "mcp__lab__add" in init_of(messages)["tools"]
-        [three], [broken] = (results_in(body) for body in s.bodies()[1:3])
-        assert text(three["content"]) == "It is 3." and broken["is_error"] is True
+        three, broken = results_in(s.bodies()[1])
+        assert text(three["content"]) == "It is 3." and broken["is_error"] is True and "It broke." in text(broken["content"])
         assert result.result == "Done."
 
 

@@ -356,3 +356,25 @@ scenario("/clear: another conversation, which knows nothing of the first", "1.3 
   assert.ok(!told(s.bodies()[1]).includes("the first thing"));
   await live.end();
 });
+
+scenario("Glob and Grep: when they are named", ["1.3 user", "1.1 tools"], async (t) => {
+  const s = await t.session({
+    files: { "src/a.py": "one = 1\ntwo = 2\n", "b.txt": "two\n" },
+    replies: [
+      { tool_use: [call("Glob", { pattern: "**/*.py" })] },
+      { tool_use: [call("Grep", { pattern: "two", output_mode: "content", "-n": true, glob: "*.py" })] },
+      { tool_use: [call("Grep", { pattern: "TWO", output_mode: "count", "-i": true })] },
+      { tool_use: [call("Grep", { pattern: "two" })] },
+      { text: "Done." },
+    ],
+    options: { tools: ["Glob", "Grep"] },
+  });
+  const { messages } = await s.ok();
+  const [glob, content, count, files] = all(messages, "user").map((message) => message.tool_use_result);
+  assert.deepEqual([glob.numFiles, glob.truncated, glob.filenames.length], [1, false, 1]);
+  assert.match(glob.filenames[0], /src\/a\.py$/);
+  assert.equal(content.mode, "content");
+  assert.match(content.content, /2:two = 2/);
+  assert.deepEqual([count.mode, count.numMatches], ["count", 2]);
+  assert.deepEqual([files.mode, files.numFiles], ["files_with_matches", 2]);
+});

@@ -380,6 +380,22 @@ scenario("mcpServers: the host's own", ["1.1 mcpServers", "1.2 mcp_message"], as
   assert.deepEqual(init.mcp_servers.find((one) => one.name === "lab").status, "connected");
 });
 
+scenario("mcpServers: the host's own tool is asked about, and refused", ["1.1 mcpServers", "1.2 can_use_tool"], async (t) => {
+  const asked = [];
+  const s = await t.session({
+    replies: adding,
+    options: {
+      permissionMode: "default",
+      mcpServers: { lab: sdkLab() },
+      canUseTool: async (name, input) => (asked.push([name, input]), { behavior: "deny", message: "Not that one." }),
+    },
+  });
+  const { messages, result } = await s.ok();
+  assert.deepEqual(asked, [["mcp__lab__add", { a: 1, b: 2 }], ["mcp__lab__fail", {}]]);
+  assert.deepEqual(toolResults(messages).map((block) => text(block.content)), ["Not that one.", "Not that one."]);
+  assert.equal(result.permission_denials.length, 2);
+});
+
 scenario("mcpServers: a server that does not start", "1.1 mcpServers", async (t) => {
   const s = await t.session({ options: { mcpServers: { lab: { command: "/no/such/program" } } } });
   const live = s.live();

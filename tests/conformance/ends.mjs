@@ -107,7 +107,7 @@ scenario("an API error 400 ends the turn as a success that is an error", "2.7 AP
   assert.equal(said.message.model, "<synthetic>");
   assert.equal(said.error, "unknown");
   // The stock CLI asks some times more, in other ways; not as often as an overloaded model.
-  assert.ok(bodies.length <= 5, `${bodies.length}`);
+  assert.ok(bodies.length < 10, `${bodies.length}`);
   assert.match(error.message, /something is wrong with it/);
 });
 

@@ -7,6 +7,7 @@ import uuid
 from claude_agent_sdk import (
     AgentDefinition,
     AssistantMessage,
+    CLIConnectionError,
     HookMatcher,
     PermissionResultAllow,
     PermissionResultDeny,
@@ -265,7 +266,8 @@ async def _():
 async def _():
     with session(extra_args={"no-such-flag": None}) as s:
         messages, error = await s.turn()
-        assert messages == [] and isinstance(error, ProcessError) and error.exit_code == 1, repr(error)
+        # What the SDK raises depends on who is quicker: it has not written yet, or the agent is gone already.
+        assert messages == [] and isinstance(error, (ProcessError, CLIConnectionError)) and "exit code: 1" in str(error), repr(error)
         assert "error: unknown option '--no-such-flag'" in "".join(s.stderr), s.stderr
 
 

@@ -13,6 +13,7 @@ use wardian_policy::{Call, Decision, Facts, PathFact, PermissionMode, Policy, Re
 
 use crate::frames::Out;
 use crate::hook::{HookDecision, HookEvent, HookOutcome, SessionHooks};
+use crate::offer::ServerTools;
 use crate::permission::{PermissionChange, RuleKind, SettingsFiles, suggestions};
 use crate::{CanUseTool, Error, Permission, PermissionRequest, PermissionUpdate, Thinking, words};
 
@@ -107,6 +108,7 @@ pub(crate) struct Authority<'a> {
     pub(crate) hooks: &'a SessionHooks,
     pub(crate) files: &'a SettingsFiles,
     pub(crate) out: &'a Out,
+    pub(crate) servers: &'a ServerTools,
     pub(crate) state_events: bool,
     pub(crate) cwd: &'a Path,
     pub(crate) home: Option<&'a Path>,
@@ -172,6 +174,7 @@ impl Authority<'_> {
             reason_kind: reason.kind,
             suggestions,
             agent_id: self.out.agent.as_ref().map(|agent| agent.agent_id.clone()),
+            mcp_server: self.servers.tool_origin(tool),
             input,
         };
         self.ask(question, stop).await

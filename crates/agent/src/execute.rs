@@ -348,6 +348,7 @@ impl Setup {
             hooks: &self.hooks,
             files: &self.settings_files,
             out: &self.out,
+            servers: &self.servers,
             state_events: self.state_events,
             cwd: &self.context.cwd,
             home: self.home.as_deref(),

@@ -117,7 +117,12 @@ impl Host {
 
     async fn may_use(&self, asked: PermissionRequest) -> Permission {
         let question = wardian_protocol::control::CanUseTool {
-            display_name: Some(asked.tool_name.clone()),
+            display_name: Some(
+                asked
+                    .mcp_server
+                    .as_ref()
+                    .map_or_else(|| asked.tool_name.clone(), |tool| tool.display_name.clone()),
+            ),
             description: description(&asked),
             extra: details(&asked),
             decision_reason: asked.reason_kind.needs_words().then_some(asked.reason),
@@ -261,6 +266,10 @@ fn details(asked: &PermissionRequest) -> JsonMap {
     }
     if let Some(agent_id) = &asked.agent_id {
         extra.insert("agent_id".to_owned(), agent_id.as_str().into());
+    }
+    if let Some(tool) = &asked.mcp_server {
+        let server = json!({"name": tool.server, "source": tool.source.as_str()});
+        extra.insert("mcp_server".to_owned(), server);
     }
     if asked.reason_kind == ReasonKind::Hook {
         extra.insert("decision_reason_hook_event".to_owned(), "PreToolUse".into());

@@ -44,7 +44,7 @@ pub use frames::PROTOCOL_VERSION;
 pub use hook::{CommandHook, Hook, HookEvent, HookFailure, HookInput, HookOutput, Hooks, OnFailure};
 pub use mcp::{
     Elicitation, Elicited, Mcp, McpChanges, McpConfigError, McpHost, McpManifest, McpServer, McpSource,
-    McpTransport, OnElicitation,
+    McpToolOrigin, McpTransport, OnElicitation,
 };
 pub use options::{
     ApiConfig, ApiKey, AutoCompact, Endpoint, Options, RetryPolicy, SystemPrompt, Thinking, ToolSet,

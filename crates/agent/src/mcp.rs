@@ -247,6 +247,17 @@ pub enum ToolSearch {
     Auto(u8),
 }
 
+/// Where a server's tool comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct McpToolOrigin {
+    /// The server's name.
+    pub server: String,
+    /// Where its definition came from: trust is keyed on this, not on the name.
+    pub source: McpSource,
+    /// What people call the tool.
+    pub display_name: String,
+}
+
 /// What a server asks its user.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Elicitation {

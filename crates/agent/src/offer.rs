@@ -10,7 +10,7 @@ use wardian_policy::Rule;
 use wardian_protocol::{ContentBlock, MessageParam};
 
 use crate::authorise::lock;
-use crate::mcp::{Mcp, McpConfigError, McpSource, Offer, ToolSearch, tool_name};
+use crate::mcp::{Mcp, McpConfigError, McpSource, McpToolOrigin, Offer, ToolSearch, tool_name};
 use crate::session::{Offered, Setup, definition};
 use crate::tool::Tool;
 use crate::tools::mcp_resources::{ListResources, ReadResource};
@@ -55,6 +55,11 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// What people call the tool.
+    fn display_name(&self) -> String {
+        self.title.clone().unwrap_or_else(|| spelt_out(&self.own_name))
+    }
+
     /// For hooks and hosts that ask.
     pub(crate) fn provenance(&self) -> Value {
         json!({"name": self.server, "source": self.source.as_str()})
@@ -95,12 +100,21 @@ impl ServerTools {
         self.origins.get(tool)
     }
 
+    /// Where a tool of a server comes from, for who is asked about it.
+    pub(crate) fn tool_origin(&self, tool: &str) -> Option<McpToolOrigin> {
+        self.origin(tool).map(|origin| McpToolOrigin {
+            server: origin.server.clone(),
+            source: origin.source,
+            display_name: origin.display_name(),
+        })
+    }
+
     /// What hosts are told of a call of a server's tool.
     pub(crate) fn call_meta(&self, id: &str, tool: &str) -> Option<Value> {
         let origin = self.origin(tool)?;
         Some(json!({
             "id": id,
-            "display_name": origin.title.clone().unwrap_or_else(|| spelt_out(&origin.own_name)),
+            "display_name": origin.display_name(),
             "server_display_name": origin.server_display_name,
             "tool_name": origin.own_name,
         }))

@@ -11,6 +11,8 @@ use serde_json::Value;
 use wardian_policy::ReasonKind;
 use wardian_protocol::control::PermissionAnswer;
 
+use crate::mcp::McpToolOrigin;
+
 pub(crate) use kept::keep;
 pub(crate) use suggest::suggestions;
 pub use update::{Destination, PermissionChange, PermissionUpdate, RuleKind, SettingsFiles};
@@ -60,6 +62,8 @@ pub struct PermissionRequest {
     pub suggestions: Vec<PermissionUpdate>,
     /// The subagent that asks.
     pub agent_id: Option<String>,
+    /// Where the tool comes from, if it is a server's.
+    pub mcp_server: Option<McpToolOrigin>,
 }
 
 /// The answer.

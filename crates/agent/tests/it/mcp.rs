@@ -267,6 +267,8 @@ async fn rules_hold_for_the_hosts_tools() {
             match kind_of(&frame).as_str() {
                 "asks/can_use_tool" => {
                     assert_eq!(frame["request"]["tool_name"], "mcp__lab__add");
+                    assert_eq!(frame["request"]["mcp_server"], json!({"name": "lab", "source": "sdk"}));
+                    assert_eq!(frame["request"]["display_name"], "Add");
                     questions += 1;
                     agent.answer(&frame, json!({"behavior": "allow", "updatedInput": {"a": 5}})).await;
                 }

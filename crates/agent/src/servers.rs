@@ -33,6 +33,8 @@ pub struct Servers {
     list: Vec<Named>,
     /// `--strict-mcp-config`: only what flags and `initialize` name.
     pub strict: bool,
+    /// What settings forbid.
+    pub forbidden: Forbidden,
     /// `--await-initialize`: `initialize` may name servers too.
     pub await_initialize: bool,
     /// `MCP_TIMEOUT`.
@@ -47,6 +49,57 @@ struct Named {
     config: Value,
     source: McpSource,
     manifest: Option<McpManifest>,
+}
+
+/// Servers that settings forbid. Each entry names a server, a command with its arguments, or an address with `*`.
+#[derive(Clone, Debug, Default)]
+pub struct Forbidden {
+    pub denied: Vec<Value>,
+    /// Only these, where there is a list.
+    pub allowed: Option<Vec<Value>>,
+}
+
+impl Forbidden {
+    /// Whether a server may not be used. The host's own are its own affair.
+    fn forbids(&self, server: &McpServer) -> bool {
+        self.denied.iter().any(|entry| is_meant(entry, server))
+            || self
+                .allowed
+                .as_ref()
+                .is_some_and(|allowed| !allowed.iter().any(|entry| is_meant(entry, server)))
+    }
+}
+
+fn is_meant(entry: &Value, server: &McpServer) -> bool {
+    if let Some(name) = entry["serverName"].as_str() {
+        return name == server.name;
+    }
+    match &server.transport {
+        McpTransport::Stdio { command, args, env: _ } => {
+            let line: Vec<&str> = std::iter::once(command).chain(args).map(String::as_str).collect();
+            entry["serverCommand"] == json!(line)
+        }
+        McpTransport::Http { url, headers: _ } | McpTransport::Sse { url, headers: _ } => {
+            entry["serverUrl"].as_str().is_some_and(|pattern| fits(pattern, url))
+        }
+        McpTransport::Host { .. } => false,
+    }
+}
+
+/// Whether an address fits a pattern, in which `*` stands for anything.
+fn fits(pattern: &str, url: &str) -> bool {
+    let mut pieces = pattern.split('*');
+    let Some(mut rest) = url.strip_prefix(pieces.next().unwrap_or_default()) else { return false };
+    let mut last = None;
+    for piece in pieces {
+        let Some(found) = rest.find(piece) else { return false };
+        rest = &rest[found + piece.len()..];
+        last = Some(piece);
+    }
+    match last {
+        None => rest.is_empty(),
+        Some(last) => rest.is_empty() || last.is_empty() || url.ends_with(last),
+    }
 }
 
 /// What came of the servers of `initialize`, for the answer to it.
@@ -144,6 +197,19 @@ impl Servers {
         Ok(())
     }
 
+    /// Adds a server that a flag's of the same name goes before.
+    pub fn add_unless_named(
+        &mut self,
+        name: String,
+        config: Value,
+        source: McpSource,
+    ) -> Result<(), Complaint> {
+        if self.list.iter().any(|known| known.name == name) {
+            return Ok(());
+        }
+        self.add(name, config, source, None)
+    }
+
     /// Puts them into the options of a query. Without a host there are no servers of its own.
     pub fn install(&self, host: Option<&Host>, options: &mut Options) {
         for named in &self.list {
@@ -193,10 +259,22 @@ impl Servers {
             }
             (false, _) => config::read(&named.name, &named.config, named.source, variables)?,
         };
+        if !matches!(server.transport, McpTransport::Host { .. }) && self.forbidden.forbids(&server) {
+            let message = format!("the server {:?} is skipped: settings forbid it", named.name);
+            return Err(McpConfigError { name: named.name.clone(), kind: "blocked_by_policy", message });
+        }
         server.connect_timeout = self.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
         server.call_timeout = server.call_timeout.or(self.call_timeout);
         Ok(server)
     }
+}
+
+/// Reads a project's file of servers; one that is not there names none.
+pub fn project_file(path: &Path) -> Result<serde_json::Map<String, Value>, Complaint> {
+    if !path.exists() {
+        return Ok(serde_json::Map::new());
+    }
+    servers_of(&read_file(path)?).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn servers_of(text: &str) -> Result<serde_json::Map<String, Value>, String> {
@@ -261,6 +339,40 @@ mod tests {
         let many: serde_json::Map<_, _> =
             (0..=MAX_SERVERS).map(|n| (n.to_string(), json!({"type": "sdk"}))).collect();
         assert!(servers.add_config(&json!({"mcpServers": many}).to_string()).is_err());
+    }
+
+    #[test]
+    fn settings_forbid_servers_by_name_command_and_address() {
+        let text = r#"{"mcpServers":{"a":{"command":"a","args":["b"]},"c":{"command":"c"},
+            "x":{"type":"http","url":"https://x.example/mcp"},"y":{"type":"sse","url":"https://y.example/"}}}"#;
+        for (denied, allowed, left) in [
+            (json!([]), None, &["a", "c", "x", "y"][..]),
+            (json!([{"serverName": "a"}, {"serverUrl": "https://x.example/*"}, 7, {}]), None, &["c", "y"]),
+            (json!([{"serverCommand": ["a", "b"]}, {"serverCommand": ["c", "d"]}]), None, &["c", "x", "y"]),
+            (json!([]), Some(json!([{"serverUrl": "https://*.example/*"}])), &["x", "y"]),
+            (json!([{"serverName": "y"}]), Some(json!([{"serverName": "y"}, {"serverName": "c"}])), &["c"]),
+            (json!([]), Some(json!([])), &[]),
+        ] {
+            let list = |value: Value| value.as_array().unwrap().clone();
+            let forbidden = Forbidden { denied: list(denied.clone()), allowed: allowed.map(list) };
+            let mut servers = Servers { forbidden, ..Servers::default() };
+            servers.add_config(text).unwrap();
+            let mut options = Options::default();
+            servers.install(None, &mut options);
+            let names: Vec<&str> = options.mcp_servers.iter().map(|server| server.name.as_str()).collect();
+            assert_eq!(names, left, "{denied}");
+        }
+        for (pattern, url, expected) in [
+            ("http://h/a", "http://h/a", true),
+            ("http://h/a", "http://h/ab", false),
+            ("http://h/*", "http://h/", true),
+            ("*/a", "http://h/a/a", true),
+            ("*/a", "http://h/a/b", false),
+            ("http://*.h/*", "http://x.h/y", true),
+            ("http://*.h/*", "http://h/y", false),
+        ] {
+            assert_eq!(fits(pattern, url), expected, "{pattern} {url}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 mod apply;
 mod hooks;
 mod layer;
+mod mcp;
 
 use std::path::Path;
 
@@ -103,6 +104,7 @@ pub fn load(args: &mut Args, place: &Place<'_>) -> Result<Effective, Complaint> 
         layers.extend(Layer::embedder(&given, layers.iter().any(|layer| layer.is_managed))?);
     }
     apply::apply(args, &layers, &mut effective)?;
+    mcp::apply(args, place, &layers, &mut effective)?;
     effective.layers = layers.into_iter().map(|layer| (layer.name, layer.settings)).collect();
     Ok(effective)
 }

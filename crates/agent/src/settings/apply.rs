@@ -4,7 +4,7 @@ use serde_json::Value;
 use wardian_agent::{Hooks, PermissionMode};
 
 use super::layer::Layer;
-use super::{Effective, hooks, nothing};
+use super::{Effective, hooks, mcp, nothing};
 use crate::args::{Args, Complaint};
 
 /// Keys that change nothing here: they are about screens, updates, and what this program does not do.
@@ -65,7 +65,7 @@ pub(super) fn apply(args: &mut Args, layers: &[Layer], effective: &mut Effective
                 | "allowManagedHooksOnly"
                 | "allowManagedPermissionRulesOnly" => (),
                 "sandbox" if value["enabled"] == true => return Err(not_built("sandbox")),
-                key if HARMLESS.contains(&key) => (),
+                key if HARMLESS.contains(&key) || mcp::KEYS.contains(&key) => (),
                 _ if nothing(value) || !layer.strict => (),
                 key => return Err(not_built(key)),
             }

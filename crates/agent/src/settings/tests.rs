@@ -140,6 +140,41 @@ fn a_project_that_is_not_trusted_forbids_and_does_not_allow() {
 }
 
 #[test]
+fn servers_of_a_project_need_trust_or_approval() {
+    let files = Files::new();
+    files.write("project/.mcp.json", r#"{"mcpServers": {"a": {"command": "a"}, "b": {"command": "b"}}}"#);
+    let named = |args: &Args| {
+        let mut options = wardian_agent::Options::default();
+        args.servers.install(None, &mut options);
+        options.mcp_servers.iter().map(|server| server.name.clone()).collect::<Vec<_>>()
+    };
+    let with = |settings: &str| Args { settings: Some(settings.to_owned()), ..Args::default() };
+    for (args, trusted, expected, warns) in [
+        (Args::default(), false, &[][..], true),
+        (Args::default(), true, &["a", "b"], false),
+        (with(r#"{"enableAllProjectMcpServers": true}"#), false, &["a", "b"], false),
+        (with(r#"{"enabledMcpjsonServers": ["b"]}"#), false, &["b"], true),
+        (with(r#"{"disabledMcpjsonServers": ["b"]}"#), true, &["a"], false),
+        (with(r#"{"deniedMcpServers": [{"serverName": "a"}]}"#), true, &["b"], false),
+        (Args { setting_sources: Sources::NONE, ..Args::default() }, true, &[], false),
+    ] {
+        let settings = args.settings.clone();
+        let (args, effective) = files.load(args, trusted).unwrap();
+        assert_eq!(named(&args), expected, "{settings:?} {trusted}");
+        assert_eq!(!effective.warnings.is_empty(), warns, "{settings:?} {trusted}: {:?}", effective.warnings);
+    }
+    let mut strict = Args::default();
+    strict.servers.strict = true;
+    assert!(named(&files.load(strict, true).unwrap().0).is_empty());
+    // What the project says of itself approves of nothing.
+    files.write("project/.claude/settings.json", r#"{"enableAllProjectMcpServers": true}"#);
+    assert!(named(&files.load(Args::default(), false).unwrap().0).is_empty());
+    files.write("project/.mcp.json", "{nope");
+    let (args, effective) = files.load(Args::default(), true).unwrap();
+    assert!(named(&args).is_empty() && effective.warnings[0].contains(".mcp.json"));
+}
+
+#[test]
 fn trust_is_what_the_user_said_of_this_project() {
     let files = Files::new();
     let (folder, project) = (files.folder.path(), files.folder.path().join("project"));

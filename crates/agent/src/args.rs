@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use wardian_agent::{NanoUsd, PermissionMode, Thinking, ToolSet};
 
+use crate::agents::Agents;
 use crate::servers::Servers;
 use crate::settings::Sources;
 
@@ -74,6 +75,10 @@ pub struct Args {
     /// `--project-config-root`.
     pub project_root: Option<PathBuf>,
     pub include_hook_events: bool,
+    /// `--agent`: the main thread's.
+    pub agent: Option<String>,
+    /// `--agents`.
+    pub agents: Agents,
     /// `--mcp-config`.
     pub servers: Servers,
 }
@@ -113,6 +118,8 @@ output, as the official SDKs start it; with a prompt (or -p and the prompt on st
   --permission-mode MODE            default, acceptEdits, plan, dontAsk, bypassPermissions
   --permission-prompt-tool stdio    ask the host (stream-json only)
   --add-dir DIR                     one more directory to work in
+  --agent NAME                      work as this agent
+  --agents JSON                     agents that can be called on, or worked as, by name
   --max-turns N, --max-budget-usd N limits
   --include-partial-messages        the raw stream, too
   --resume UUID, -c, --continue     go on with a conversation; -c with the newest of this directory

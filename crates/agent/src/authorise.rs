@@ -32,7 +32,7 @@ enum Asker {
 }
 
 /// What may change while a query runs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Live {
     pub(crate) policy: Policy,
     pub(crate) model: String,

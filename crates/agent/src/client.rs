@@ -76,8 +76,8 @@ impl Client {
         })
     }
 
-    /// Sends a request and waits for the reply to begin.
-    pub(crate) async fn post(&self, body: Bytes) -> Result<Reply, Box<Failure>> {
+    /// Sends a request, with more headers, and waits for the reply to begin.
+    pub(crate) async fn post(&self, body: Bytes, more: &HeaderMap) -> Result<Reply, Box<Failure>> {
         if self.lacks_key {
             return Err(Failure::not_logged_in());
         }
@@ -85,6 +85,7 @@ impl Client {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
+        request.headers_mut().extend(more.clone());
         let response = timeout(self.first_byte_timeout, self.send(request))
             .await
             .map_err(|_| Failure::lost("the API did not begin to answer in time"))??;

@@ -471,7 +471,7 @@ pub(crate) fn summary_frame(uuid: &str, session_id: &str, text: String) -> UserM
 impl Turn {
     /// The model that the turn goes to.
     pub(crate) fn current_model(&self, setup: &Setup) -> String {
-        self.model.clone().unwrap_or_else(|| lock(&setup.live).model.clone())
+        self.model.clone().unwrap_or_else(|| setup.model())
     }
 }
 

@@ -28,6 +28,7 @@ mod request;
 mod servers;
 mod settings;
 mod steer;
+mod tasks;
 mod usage;
 
 use request::{Answered, Work};
@@ -238,7 +239,11 @@ impl Front {
                 Ok(Ok(()))
             }
             Ok(HostFrame::ControlRequest(request)) => {
+                let is_again = self.initialized && request.request["subtype"] == "initialize";
                 self.take_request(request).await?;
+                if is_again {
+                    self.tell_tasks().await;
+                }
                 self.begin().await?;
                 Ok(Ok(()))
             }
@@ -312,6 +317,7 @@ impl Front {
             }
             options.on_elicitation = Some(self.host.elicitation());
             self.setup.servers.install(Some(&self.host), &mut options);
+            self.setup.agents.install(&mut options, self.setup.model_given);
             query(Prompt::Open, options)
         })
     }

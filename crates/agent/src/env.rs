@@ -45,6 +45,10 @@ pub struct Environment {
     pub config_dir: Option<PathBuf>,
     /// `CLAUDE_CODE_RESUME_INTERRUPTED_TURN=1`: the host takes up again what a restart interrupts.
     pub resume_interrupted: bool,
+    /// Whether anything may go on beside the turn.
+    pub background_tasks: bool,
+    /// How long it is waited for at the end.
+    pub background_patience: Option<Duration>,
     /// `CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING=true`: what files were before tools change them is kept.
     pub file_checkpoints: bool,
     /// What the tools get: everything but what could hold a key.
@@ -117,6 +121,7 @@ impl Environment {
         let max_mcp_output_chars = max_mcp_output_chars
             .map(|tokens| usize::try_from(tokens).unwrap_or(usize::MAX).saturating_mul(CHARS_PER_TOKEN));
         let max_output_tokens = number("CLAUDE_CODE_MAX_OUTPUT_TOKENS").filter(|tokens| *tokens > 0);
+        let background_patience = number("CLAUDE_CODE_PRINT_BG_WAIT_CEILING_MS").map(Duration::from_millis);
         let max_thinking_tokens = number("MAX_THINKING_TOKENS");
         let base_url = get("ANTHROPIC_BASE_URL");
         api.endpoint = match (get("ANTHROPIC_UNIX_SOCKET"), base_url) {
@@ -157,6 +162,9 @@ impl Environment {
                 .map(PathBuf::from)
                 .or_else(|| get("HOME").map(|home| PathBuf::from(home).join(".claude"))),
             resume_interrupted: get("CLAUDE_CODE_RESUME_INTERRUPTED_TURN").as_deref() == Some("1"),
+            background_tasks: !get("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS")
+                .is_some_and(|value| matches!(value.as_str(), "1" | "true")),
+            background_patience,
             file_checkpoints: get("CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING")
                 .is_some_and(|value| matches!(value.as_str(), "1" | "true")),
             warnings,

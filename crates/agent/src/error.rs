@@ -3,6 +3,9 @@
 /// Why a query could not begin, or could not be steered.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
+    /// The main thread's agent is none of those that there are.
+    #[error("find the agent {0:?}")]
+    UnknownAgent(String),
     /// A rule in the options, or from the host, is none.
     #[error(transparent)]
     Rule(#[from] wardian_policy::RuleError),

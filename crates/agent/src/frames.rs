@@ -1,7 +1,8 @@
 //! Makes the messages that a query gives, in the shapes of the agent protocol reference, sections 1.3 and 2.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -10,8 +11,9 @@ use wardian_protocol::frame::{StreamEventMessage, SystemMessage};
 use wardian_protocol::{ContentBlock, JsonMap, MessageParam, Role, Usage};
 
 use crate::random::uuid;
+use crate::task::{Task, Tasks};
 use crate::transcript::Journal;
-use crate::{AssistantMessage, Error, Message, UserMessage};
+use crate::{AssistantMessage, Error, Message, UserMessage, words};
 
 /// The version of the official CLI whose protocol this engine speaks; the SDKs refuse to use what is older.
 pub const PROTOCOL_VERSION: &str = "2.1.330";
@@ -31,7 +33,7 @@ pub(crate) struct Out {
 }
 
 /// Which subagent a message is of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct AgentTag {
     pub(crate) agent_id: String,
     pub(crate) agent_type: String,
@@ -40,7 +42,59 @@ pub(crate) struct AgentTag {
     pub(crate) description: String,
     /// 1 for one that the main thread began.
     pub(crate) depth: usize,
+    /// Whether the host asked for its texts too.
+    pub(crate) forwards_text: bool,
+    /// Calls that it made.
+    pub(crate) tool_uses: AtomicU64,
+    pub(crate) task: Task,
+    pub(crate) tasks: Tasks,
 }
+
+impl AgentTag {
+    /// Whether its messages are shown: those of subagents of subagents are not. source: the reference CLI.
+    const fn is_shown(&self) -> bool {
+        self.depth == 1
+    }
+
+    /// Whether a block of its replies is shown: in the foreground only its calls are, unless the host wants all.
+    fn shows(&self, message: &AssistantMessage) -> bool {
+        let is_call = |block: &ContentBlock| matches!(block, ContentBlock::ToolUse { .. });
+        self.is_shown()
+            && (self.forwards_text
+                || self.task.is_backgrounded()
+                || message.message.content.iter().any(is_call))
+    }
+
+    /// Tells how far it is, as it makes a call.
+    async fn progress(&self, message: &AssistantMessage, cwd: &Path) {
+        let call = message.message.content.iter().find_map(|block| match block {
+            ContentBlock::ToolUse { name, input, .. } => Some((name, input)),
+            ContentBlock::Text { .. }
+            | ContentBlock::Thinking { .. }
+            | ContentBlock::ToolResult { .. }
+            | ContentBlock::Other(_) => None,
+        });
+        let Some((name, input)) = call else { return };
+        let used = &message.message.usage;
+        let tokens = [
+            used.input_tokens,
+            used.output_tokens,
+            used.cache_creation_input_tokens,
+            used.cache_read_input_tokens,
+        ];
+        let usage = json!({
+            "total_tokens": tokens.into_iter().flatten().fold(0, u64::saturating_add),
+            "tool_uses": self.tool_uses.fetch_add(1, Ordering::Relaxed) + 1,
+            "duration_ms": u64::try_from(self.task.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        });
+        let doing = words::doing(name, input, cwd);
+        self.tasks.progress(&self.task, &doing, &self.agent_type, name, usage).await;
+    }
+}
+
+/// Messages about the session as a whole, which a subagent has none of.
+const MAIN_ONLY: &[&str] =
+    &["api_retry", "compact_boundary", "init", "session_state_changed", "status", "thinking_tokens"];
 
 impl Out {
     /// Gives a message. Nobody may be listening any more: then the session is being stopped, and this does nothing.
@@ -49,6 +103,9 @@ impl Out {
     }
 
     pub(crate) async fn system(&self, subtype: &str, fields: Value) {
+        if self.agent.is_some() && MAIN_ONLY.contains(&subtype) {
+            return;
+        }
         let mut map = JsonMap::new();
         if let Value::Object(fields) = fields {
             map.extend(fields);
@@ -74,8 +131,19 @@ impl Out {
             session_id: Some(self.session_id.clone()),
             extra,
         };
-        if self.keep_assistant(&message).await.is_ok() {
-            self.send(Message::Assistant(Box::new(message))).await;
+        if self.keep_assistant(&message).await.is_err() {
+            return;
+        }
+        let Some(agent) = &self.agent else { return self.send(Message::Assistant(Box::new(message))).await };
+        let (is_shown, is_beside) = (agent.shows(&message), agent.task.is_backgrounded());
+        if !is_beside {
+            agent.progress(&message, &self.cwd).await;
+        }
+        if is_shown {
+            self.send(Message::Assistant(Box::new(message.clone()))).await;
+        }
+        if is_beside {
+            agent.progress(&message, &self.cwd).await;
         }
     }
 
@@ -154,7 +222,8 @@ impl Out {
             session_id: Some(self.session_id.clone()),
             extra,
         };
-        if self.keep_user(&message, synthetic).await.is_ok() {
+        let is_kept = self.keep_user(&message, synthetic).await.is_ok();
+        if is_kept && self.agent.as_ref().is_none_or(|agent| agent.is_shown()) {
             self.send(Message::User(message)).await;
         }
     }
@@ -165,6 +234,9 @@ impl Out {
     }
 
     pub(crate) async fn stream_event(&self, event: Value, message_id: Option<&str>, more: JsonMap) {
+        if self.agent.is_some() {
+            return;
+        }
         let mut extra = more;
         if let Some(id) = message_id {
             extra.insert("api_message_id".to_owned(), id.into());

@@ -74,7 +74,6 @@ impl Document {
     }
 
     /// A field that says yes or no.
-    #[cfg_attr(not(test), expect(dead_code, reason = "definitions of agents come next"))]
     pub(crate) fn flag(&self, name: &str) -> Option<bool> {
         match self.text(name)?.to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" => Some(true),
@@ -84,7 +83,6 @@ impl Document {
     }
 
     /// A field that is a whole number.
-    #[cfg_attr(not(test), expect(dead_code, reason = "definitions of agents come next"))]
     pub(crate) fn number(&self, name: &str) -> Option<u64> {
         self.text(name)?.parse().ok()
     }

@@ -60,7 +60,8 @@ pub use random::uuid as new_session_id;
 /// one's own.
 pub use schemars;
 pub use schemars::JsonSchema;
-pub use subagent::AgentDefinition;
+pub use subagent::{AgentDefinition, AgentSource};
+pub use task::TaskOutput;
 pub use tool::{Tool, ToolContext, ToolOutput};
 pub use transcript::{Conversation, Resume, Transcripts};
 pub use turn::empty_usage;

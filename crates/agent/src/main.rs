@@ -1,6 +1,7 @@
 //! The binary `wardian-agent`: the Agent SDK's stream protocol on standard input and output, and one prompt on the
 //! command line. Only here, and in `env`, are the process's own surroundings read.
 
+mod agents;
 mod answer;
 mod args;
 mod control;
@@ -143,6 +144,7 @@ async fn serve(args: Args, mut setup: Setup, wish: Wish) -> Result<ExitCode, Com
             None => prompt_from_stdin().await?,
         };
         setup.servers.install(None, &mut setup.options);
+        setup.agents.install(&mut setup.options, setup.model_given);
         let mut answer = Answer::begin(prompt, setup.options, args.output, output);
         let ended = tokio::select! {
             biased;

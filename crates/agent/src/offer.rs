@@ -81,6 +81,13 @@ impl ServerTools {
         }
     }
 
+    /// Nothing is known yet of what they add: for a subagent, which finds tools by itself.
+    pub(crate) fn begin_again(&mut self) {
+        self.own = None;
+        self.seen = None;
+        self.deferred = Deferred::default();
+    }
+
     /// Notes the tools that a conversation from before refers to: their definitions must be there.
     pub(crate) fn remember(&self, history: &[MessageParam]) {
         self.deferred.load(history.iter().flat_map(|message| &message.content).flat_map(references));
@@ -152,6 +159,14 @@ fn spelt_out(name: &str) -> String {
 }
 
 impl Setup {
+    /// Leaves the session's own tools alone.
+    pub(crate) fn drop_servers_tools(&mut self) {
+        if let Some((tools, definitions)) = self.servers.own {
+            self.tools.truncate(tools);
+            self.definitions.truncate(definitions);
+        }
+    }
+
     /// Brings the tools of the servers up to date; does nothing where nothing has changed.
     pub(crate) fn refresh_tools(&mut self) {
         if !self.servers.is_stale() {
@@ -200,7 +215,7 @@ impl Setup {
     }
 
     fn is_taken_away(&self, name: &str) -> bool {
-        lock(&self.live).policy.removes(name) || self.tool(name).is_some()
+        lock(&self.live).policy.removes(name) || !self.admits(name) || self.tool(name).is_some()
     }
 
     fn add(&mut self, tool: Arc<dyn Tool>, definition_as: Option<Value>) {

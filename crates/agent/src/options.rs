@@ -56,6 +56,15 @@ pub struct Options {
     pub agents: BTreeMap<String, AgentDefinition>,
     /// The agent that the main thread itself runs as, by name.
     pub agent: Option<String>,
+    /// Whether commands and subagents may go on beside the turn. Then the query ends when they have, and their end is
+    /// told to the model, which is a turn more.
+    pub background_tasks: bool,
+    /// How long what goes on in the background is waited for once no more prompts come; then it is ended.
+    pub background_patience: Duration,
+    /// Whether an interrupt lets subagents in the background go on.
+    pub interrupt_spares_tasks: bool,
+    /// Whether the texts of subagents in the foreground are given too, and not only their calls.
+    pub forward_subagent_text: bool,
     /// Servers of tools: programs, addresses, or the caller's own.
     pub mcp_servers: Vec<McpServer>,
     /// Servers that were left out of `mcp_servers`, and why: `system/init` tells.
@@ -154,6 +163,10 @@ impl Default for Options {
             custom_tools: Vec::new(),
             agents: BTreeMap::new(),
             agent: None,
+            background_tasks: true,
+            background_patience: Duration::from_secs(600),
+            interrupt_spares_tasks: false,
+            forward_subagent_text: false,
             mcp_servers: Vec::new(),
             mcp_config_errors: Vec::new(),
             on_elicitation: None,

@@ -15,6 +15,7 @@ use wardian_protocol::{ContentBlock, MessageParam, Role};
 
 use crate::checkpoint::{Checkpoints, RewindError, Rewound};
 use crate::mcp::Mcp;
+use crate::task::{Killer, TaskOutput, Tasks};
 use crate::view::{UsageReport, View};
 use crate::{Error, Message, Options, ResultMessage, Thinking, UserMessage, session};
 
@@ -331,6 +332,43 @@ impl QueryHandle {
         view.clone().ok_or(Error::Ended)
     }
 
+    /// Has the query tell once more what goes on in the background.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn tell_tasks(&self) -> Result<(), Error> {
+        self.ask(Command::TellTasks).await
+    }
+
+    /// Ends a command or a subagent that goes on in the background, and waits until it has ended. False: there is none
+    /// of this id.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn stop_task(&self, task_id: &str) -> Result<bool, Error> {
+        let tasks = self.ask(Command::Tasks).await?;
+        Ok(tasks.stop_and_wait(task_id, Killer::User).await.is_some())
+    }
+
+    /// Lets the command or subagent of this call go on in the background; `None`: all that the turn waits for. Gives how
+    /// many there were.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn background_tasks(&self, tool_use_id: Option<&str>) -> Result<usize, Error> {
+        let tasks = self.ask(Command::Tasks).await?;
+        Ok(tasks.background(tool_use_id).await)
+    }
+
+    /// What a task has put out so far; a subagent's is its report. `None`: there is none of this id.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn task_output(&self, task_id: &str) -> Result<Option<TaskOutput>, Error> {
+        let tasks = self.ask(Command::Tasks).await?;
+        Ok(tasks.output(task_id).await)
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| Error::Ended)?;
@@ -354,6 +392,8 @@ pub(crate) enum Command {
     EndInput(oneshot::Sender<()>),
     Interrupt { cancel_queued: bool, reply: oneshot::Sender<Interrupted> },
     SetPermissionMode { mode: PermissionMode, reply: oneshot::Sender<Result<(), Error>> },
+    Tasks(oneshot::Sender<Tasks>),
+    TellTasks(oneshot::Sender<()>),
     SetModel { model: Option<String>, reply: oneshot::Sender<()> },
     ContextUsage(oneshot::Sender<serde_json::Value>),
 }

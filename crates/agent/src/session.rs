@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use wardian_ledger::PriceTable;
 use wardian_policy::{PermissionMode, Policy, Rule};
@@ -18,7 +21,7 @@ use crate::client::Client;
 use crate::command::CustomCommand;
 use crate::compact::Fill;
 use crate::context::Asks;
-use crate::frames::Out;
+use crate::frames::{AgentTag, Out};
 use crate::hook::{SessionHooks, Surroundings};
 use crate::mcp::{Listener, Mcp};
 use crate::meter::Meter;
@@ -28,14 +31,15 @@ use crate::prompt::{self, Opening};
 use crate::query::{Command, text_prompt};
 use crate::state::Limits;
 use crate::structured::StructuredOutput;
-use crate::task::Tasks;
+use crate::subagent::{self, AgentDefinition};
+use crate::task::{Notice, Tasks};
 use crate::tool::{ReadLog, Tool, ToolContext, Within};
-use crate::transcript::{self, Conversation, Found, OpenReply};
+use crate::transcript::{self, Conversation, Found, Journal, OpenReply};
 use crate::turn::Cause;
 use crate::view::View;
 use crate::{
-    AutoCompact, CanUseTool, Error, Interrupted, Message, Options, Prompt, RetryPolicy, Thinking, ToolSet,
-    UserMessage, random, tools,
+    AutoCompact, CanUseTool, Error, Interrupted, Message, Options, Prompt, RetryPolicy, SystemPrompt,
+    Thinking, ToolSet, UserMessage, random, tools,
 };
 
 /// Prompts that may wait.
@@ -51,8 +55,22 @@ pub(crate) struct Setup {
     /// What the query and its subagents have used.
     pub(crate) meter: Arc<Mutex<Meter>>,
     /// What goes on beside the turn.
-    #[expect(dead_code, reason = "background work comes next")]
     pub(crate) tasks: Tasks,
+    /// The subagents that can be called on.
+    pub(crate) agents: Arc<BTreeMap<String, AgentDefinition>>,
+    /// What this thread works as.
+    pub(crate) agent: Option<Arc<AgentDefinition>>,
+    /// A subagent's model; the main thread's may change.
+    pub(crate) model: Option<String>,
+    /// Added to each request.
+    pub(crate) headers: HeaderMap,
+    /// What the conversation had cost before this query.
+    pub(crate) carried: NanoUsd,
+    /// What the query had cost before the conversation was cleared.
+    pub(crate) spent_before: NanoUsd,
+    /// Whether anything may go on beside the turn.
+    pub(crate) background_tasks: bool,
+    pub(crate) forward_subagent_text: bool,
     pub(crate) retry: RetryPolicy,
     pub(crate) live: Arc<Mutex<Live>>,
     pub(crate) tools: Vec<Offered>,
@@ -99,7 +117,31 @@ pub(crate) struct Offered {
 
 impl Setup {
     pub(crate) fn tool(&self, name: &str) -> Option<&Offered> {
+        // source: the agent protocol reference, section 1.6.
+        let name = if name == "Task" { "Agent" } else { name };
         self.tools.iter().find(|offered| offered.tool.name() == name)
+    }
+
+    /// Whether what this thread works as has a tool.
+    pub(crate) fn admits(&self, tool: &str) -> bool {
+        self.agent.as_ref().is_none_or(|agent| agent.admits(tool))
+    }
+
+    /// What the query has cost.
+    pub(crate) fn spent(&self) -> NanoUsd {
+        self.meter().total().saturating_sub(self.carried) + self.spent_before
+    }
+
+    /// The model that the next request is for.
+    pub(crate) fn model(&self) -> String {
+        self.model.clone().unwrap_or_else(|| lock(&self.live).model.clone())
+    }
+
+    /// A subagent's journal, where the session has one.
+    pub(crate) fn journal_of(&self, tag: &AgentTag) -> Option<Arc<Journal>> {
+        let journal = self.out.journal.as_ref()?;
+        let made = journal.of_agent(&tag.agent_id);
+        made.map_err(|error| tracing::warn!(%error, "a subagent's transcript is not kept")).ok().map(Arc::new)
     }
 
     /// Notes the end of a reply.
@@ -128,10 +170,6 @@ pub(crate) struct Session {
     pub(crate) history: Vec<MessageParam>,
     /// The reply that a turn before a restart did not get past.
     pub(crate) open: Option<OpenReply>,
-    /// What the conversation had cost before this query.
-    pub(crate) carried: NanoUsd,
-    /// What the query had cost before the conversation was cleared.
-    pub(crate) spent_before: NanoUsd,
     pub(crate) results: u64,
     /// What was used when the last result was given.
     pub(crate) reported: BTreeMap<String, ModelUsage>,
@@ -147,6 +185,8 @@ pub(crate) struct Session {
     pub(crate) fill: Fill,
     /// The prompt that has no reply yet: its id, and where it begins in the last message.
     pub(crate) waiting_prompt: Option<(String, usize)>,
+    /// Whether hosts were told that it runs.
+    pub(crate) is_running: bool,
 }
 
 /// Runs a query until it has no more prompts, or is cancelled.
@@ -176,14 +216,22 @@ pub(crate) async fn run(
     let resumes = options.continue_interrupted && found.interrupted;
     // However the session ends, its servers do.
     let _servers = mcp.guard();
+    let (patience, spares_tasks) = (options.background_patience, options.interrupt_spares_tasks);
     match set_up(options, out.clone(), mcp).await {
         Ok(mut setup) => {
             if let Some(system) = found.system_prompt.clone().filter(|_| setup.opening.keeps_system_prompt) {
                 setup.system = system;
             }
+            let tasks = setup.tasks.clone();
+            let initial = setup.agent.as_ref().and_then(|agent| agent.initial_prompt.clone());
             let mut session = Session::new(setup, found);
             show.send_replace(Some(View::of(&session.setup)));
-            let mut inbox = Inbox::new(prompt, session.setup.asks.clone());
+            let asks = session.setup.asks.clone();
+            let mut inbox = Inbox::new(prompt, asks, tasks.clone());
+            (inbox.patience, inbox.spares_tasks) = (patience, spares_tasks);
+            if let Some(initial) = initial.filter(|_| session.is_new) {
+                inbox.queue.push_front(text_prompt(initial));
+            }
             let mut commands = commands;
             let hooks = session.setup.hooks.clone();
             if session.connect(&mut inbox, &mut commands, &cancel).await {
@@ -193,6 +241,7 @@ pub(crate) async fn run(
                     hooks.session_ended("other").await;
                 }
             }
+            tasks.end().await;
             hooks.close().await;
         }
         Err(error) => {
@@ -202,14 +251,14 @@ pub(crate) async fn run(
 }
 
 impl Session {
-    fn new(setup: Setup, found: Found) -> Self {
+    fn new(mut setup: Setup, found: Found) -> Self {
         let Found { history, tool_state, open, meter, prompts, result, .. } = found;
         let last = prompts.last().cloned().map(|uuid| (uuid, result));
-        let carried = meter.total();
         let kept_cwd = tool_state.cwd.clone();
         tool_state.restore(&setup);
         let is_new = history.is_empty() && open.is_none();
         let reported = meter.by_model().clone();
+        setup.carried = meter.total();
         *setup.meter() = meter;
         setup.servers.remember(&history);
         Self {
@@ -217,8 +266,6 @@ impl Session {
             setup: Arc::new(setup),
             history,
             open,
-            carried,
-            spent_before: NanoUsd::ZERO,
             results: 0,
             reported,
             prompts: prompts.into_iter().collect(),
@@ -227,12 +274,32 @@ impl Session {
             kept_cwd,
             fill: Fill::default(),
             waiting_prompt: None,
+            is_running: false,
+        }
+    }
+
+    /// A subagent's.
+    pub(crate) fn within(setup: Arc<Setup>) -> Self {
+        Self {
+            setup,
+            history: Vec::new(),
+            open: None,
+            results: 0,
+            reported: BTreeMap::new(),
+            prompts: HashSet::new(),
+            last: None,
+            is_new: true,
+            kept_cwd: None,
+            told: Vec::new(),
+            fill: Fill::default(),
+            waiting_prompt: None,
+            is_running: false,
         }
     }
 
     /// What this query has cost.
     pub(crate) fn spent(&self) -> NanoUsd {
-        self.setup.meter().total().saturating_sub(self.carried) + self.spent_before
+        self.setup.spent()
     }
 
     /// What a prompt begins. One that was taken already, before a restart maybe, begins nothing again: its turn is
@@ -308,8 +375,13 @@ impl Session {
             let cause = match first.take() {
                 Some(cause) => Some(cause),
                 None => match inbox.next(&mut commands, &live, &cancel, || self.answer_asks()).await {
-                    Some(prompt) => self.cause(prompt).await,
-                    None => return,
+                    Next::Prompt(prompt) => self.cause(*prompt).await,
+                    Next::Notices(notices) => Some(Cause::Notices(notices)),
+                    Next::Rest => {
+                        self.rest().await;
+                        None
+                    }
+                    Next::End => return,
                 },
             };
             let Some(cause) = cause else { continue };
@@ -317,7 +389,7 @@ impl Session {
             self.last = None;
             let stop = cancel.child_token();
             let turn = self.turn(cause, &stop);
-            let mut turn = std::pin::pin!(turn);
+            let mut turn = Box::pin(turn);
             loop {
                 tokio::select! {
                     biased;
@@ -329,32 +401,47 @@ impl Session {
     }
 }
 
+/// What a session does next.
+enum Next {
+    Prompt(Box<UserMessage>),
+    /// Something in the background has ended.
+    Notices(Vec<Notice>),
+    /// Nothing, but what goes on in the background has changed.
+    Rest,
+    End,
+}
+
 /// Prompts that wait.
 struct Inbox {
     queue: VecDeque<UserMessage>,
     open: bool,
     asks: Asks,
+    tasks: Tasks,
+    /// How long what is in the background is waited for once no more prompts come.
+    patience: Duration,
+    spares_tasks: bool,
 }
 
 impl Inbox {
-    fn new(prompt: Prompt, asks: Asks) -> Self {
+    fn new(prompt: Prompt, asks: Asks, tasks: Tasks) -> Self {
         let (queue, open) = match prompt {
             Prompt::Text(text) => ([text_prompt(text)].into(), false),
             Prompt::Messages(messages) => (messages.into(), false),
             // A stream is passed on by `query`.
             Prompt::Open | Prompt::Stream(_) => (VecDeque::new(), true),
         };
-        Self { queue, open, asks }
+        Self { queue, open, asks, tasks, patience: Duration::ZERO, spares_tasks: false }
     }
 
-    /// The next prompt; `None` when no more come.
+    /// What comes next; the end when no more prompts come and what is in the background has ended, or takes too long.
     async fn next(
         &mut self,
         commands: &mut mpsc::Receiver<Command>,
         live: &Mutex<Live>,
         cancel: &CancellationToken,
         answer_asks: impl Fn(),
-    ) -> Option<UserMessage> {
+    ) -> Next {
+        let patience = Instant::now() + self.patience;
         loop {
             // What was asked first is done first: a mode set before a prompt holds for it.
             while let Ok(command) = commands.try_recv() {
@@ -362,19 +449,26 @@ impl Inbox {
             }
             answer_asks();
             if cancel.is_cancelled() {
-                return None;
+                return Next::End;
             }
             if let Some(prompt) = self.queue.pop_front() {
-                return Some(prompt);
+                return Next::Prompt(Box::new(prompt));
             }
-            if !self.open {
-                return None;
+            let notices = self.tasks.take_notices(None);
+            if !notices.is_empty() {
+                return Next::Notices(notices);
+            }
+            if !self.open && !self.tasks.is_busy() {
+                return Next::End;
             }
             let command = tokio::select! {
                 biased;
-                () = cancel.cancelled() => return None,
-                command = commands.recv() => command?,
+                () = cancel.cancelled() => return Next::End,
+                command = commands.recv() => command,
+                () = self.tasks.changed() => return Next::Rest,
+                () = sleep_until(patience), if !self.open => return Next::End,
             };
+            let Some(command) = command else { return Next::End };
             self.take_in(command, live, None);
         }
     }
@@ -410,7 +504,18 @@ impl Inbox {
                 if let Some(turn) = turn {
                     turn.cancel();
                 }
+                if !self.spares_tasks {
+                    self.tasks.interrupt();
+                }
                 let _ = reply.send(interrupted);
+            }
+            Command::TellTasks(reply) => {
+                let tasks = self.tasks.clone();
+                self.tasks.spawn(async move { tasks.tell_listing().await });
+                let _ = reply.send(());
+            }
+            Command::Tasks(reply) => {
+                let _ = reply.send(self.tasks.clone());
             }
             Command::SetPermissionMode { mode, reply } => {
                 let _ = reply.send(lock(live).set_mode(mode));
@@ -425,7 +530,7 @@ impl Inbox {
     }
 }
 
-async fn set_up(options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error> {
+async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error> {
     let client = Arc::new(Client::new(&options.api)?);
     let cwd = directory(&options.cwd).await?;
     if let Some(journal) = &out.journal {
@@ -439,7 +544,13 @@ async fn set_up(options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error
     }
     let policy = policy(&options, &cwd, &additional_directories)?;
     let structured = options.output_schema.clone().map(StructuredOutput::new).transpose()?;
-    let tools = offered(&options, &policy, structured.clone())?;
+    let agents = Arc::new(subagent::all(std::mem::take(&mut options.agents)));
+    let main_agent = main_agent(&mut options, &agents)?;
+    let mut tools = offered(&options, &policy, structured.clone(), &agents)?;
+    // The structured output is the host's wish, whoever works.
+    let is_admitted =
+        |name: &str| name == "StructuredOutput" || main_agent.as_ref().is_none_or(|agent| agent.admits(name));
+    tools.retain(|offered| is_admitted(offered.tool.name()));
     let definitions = tools.iter().map(definition).collect();
     let model = PriceTable::embedded().resolve_alias(&options.model).to_owned();
     let bypass_permitted =
@@ -488,6 +599,14 @@ async fn set_up(options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error
                 told: options.include_hook_events,
             },
         ),
+        agents,
+        agent: main_agent,
+        model: None,
+        headers: HeaderMap::new(),
+        carried: NanoUsd::ZERO,
+        spent_before: NanoUsd::ZERO,
+        background_tasks: options.background_tasks,
+        forward_subagent_text: options.forward_subagent_text,
         out,
         client,
         meter: Arc::default(),
@@ -539,24 +658,49 @@ fn policy(options: &Options, cwd: &std::path::Path, more: &[PathBuf]) -> Result<
     })
 }
 
+/// The agent that the main thread works as. Its prompt stands where the host gives none.
+fn main_agent(
+    options: &mut Options,
+    agents: &BTreeMap<String, AgentDefinition>,
+) -> Result<Option<Arc<AgentDefinition>>, Error> {
+    let Some(name) = options.agent.take() else { return Ok(None) };
+    let Some(agent) = agents.get(&name) else { return Err(Error::UnknownAgent(name)) };
+    let is_given = match &options.system_prompt {
+        SystemPrompt::Empty | SystemPrompt::Preset => false,
+        SystemPrompt::Text(blocks) => blocks.iter().any(|block| !block.trim().is_empty()),
+    };
+    if !is_given {
+        options.system_prompt = SystemPrompt::Text(vec![agent.prompt.clone()]);
+    }
+    Ok(Some(Arc::new(agent.clone())))
+}
+
 fn offered(
     options: &Options,
     policy: &Policy,
     structured: Option<Arc<StructuredOutput>>,
+    agents: &BTreeMap<String, AgentDefinition>,
 ) -> Result<Vec<Offered>, Error> {
     let mut chosen: Vec<Arc<dyn Tool>> = tools::builtin();
     if let ToolSet::Only(names) = &options.tools {
         let is_known = |name: &&String| {
-            tools::FOR_SERVERS.contains(&name.as_str()) || chosen.iter().any(|tool| tool.name() == *name)
+            tools::FOR_SERVERS.contains(&name.as_str())
+                || chosen.iter().any(|tool| tool.name() == tools::canonical(name))
         };
         if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
             return Err(Error::UnknownTool(unknown.clone()));
         }
-        chosen.retain(|tool| names.iter().any(|name| name == tool.name()));
+        chosen.retain(|tool| names.iter().any(|name| tools::canonical(name) == tool.name()));
     } else {
         let has_host = options.can_use_tool.is_some();
         chosen.retain(|tool| tools::is_default(tool.name(), has_host));
     }
+    for tool in &mut chosen {
+        if tool.name() == "Agent" {
+            *tool = Arc::new(tools::Agent::new(agents, options.background_tasks));
+        }
+    }
+    chosen.retain(|tool| options.background_tasks || tool.name() != "TaskStop");
     chosen.extend(structured.map(|tool| tool as Arc<dyn Tool>));
     chosen.extend(options.custom_tools.iter().cloned());
     for (index, tool) in chosen.iter().enumerate() {

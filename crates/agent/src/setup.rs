@@ -9,6 +9,7 @@ use wardian_agent::{
     new_session_id, tools,
 };
 
+use crate::agents::Agents;
 use crate::args::{Args, Complaint};
 use crate::env::Environment;
 use crate::launch;
@@ -33,6 +34,10 @@ pub struct Setup {
     pub layers: Vec<(&'static str, Map<String, Value>)>,
     /// The tool servers that the host runs.
     pub servers: Servers,
+    /// The agents that can be called on.
+    pub agents: Agents,
+    /// Whether a flag or the environment named the model; else the main thread's agent may.
+    pub model_given: bool,
     /// Whether the host asked to be asked.
     pub ask_host: bool,
     /// The folder of all sessions' file checkpoints, if they are kept.
@@ -71,6 +76,13 @@ impl Setup {
                     .to_owned(),
             );
         }
+        let mut agents = std::mem::take(&mut args.agents);
+        let sources = args.setting_sources;
+        let project = args.project_root.clone().unwrap_or_else(|| cwd.clone()).join(".claude");
+        agents.read_files(
+            environment.config_dir.as_deref().filter(|_| sources.user),
+            Some(project.as_path()).filter(|_| sources.project),
+        );
         let mut tool_limits = environment.tool_limits;
         if let Some(chars) = settings.bash_output_chars {
             tool_limits.bash_output_chars = chars;
@@ -89,6 +101,7 @@ impl Setup {
         }
         let checkpoints = environment.config_dir.filter(|_| environment.file_checkpoints);
         let defaults = Options::default();
+        let model_given = args.model.is_some() || environment.model.is_some();
         let options = Options {
             cwd,
             model: args.model.take().or(environment.model).unwrap_or(defaults.model),
@@ -125,6 +138,9 @@ impl Setup {
             api_key_source: environment.api_key_source.to_owned(),
             session_id: args.session_id.take(),
             continue_interrupted: environment.resume_interrupted,
+            agent: args.agent.take(),
+            background_tasks: environment.background_tasks,
+            background_patience: environment.background_patience.unwrap_or(defaults.background_patience),
             ..Options::default()
         };
         let mut servers = std::mem::take(&mut args.servers);
@@ -133,6 +149,8 @@ impl Setup {
         Ok(Self {
             options,
             servers,
+            agents,
+            model_given,
             system_prompt_given,
             settings_hooks: settings.hooks,
             layers: settings.layers,
@@ -172,7 +190,8 @@ fn built(asked: ToolSet) -> ToolSet {
     let ToolSet::Only(names) = asked else { return asked };
     let known = tools::builtin();
     let (there, missing): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| {
-        tools::FOR_SERVERS.contains(&name.as_str()) || known.iter().any(|tool| tool.name() == name)
+        tools::FOR_SERVERS.contains(&name.as_str())
+            || known.iter().any(|tool| tool.name() == tools::canonical(name))
     });
     if !missing.is_empty() {
         eprintln!("warning: wardian-agent has no tool {}", missing.join(", "));

@@ -2,7 +2,24 @@
 //!
 //! source: the agent protocol reference, sections 1.1 and 1.6.
 
+mod builtin;
+mod read;
+mod run;
+mod within;
+
+use std::collections::BTreeMap;
+
 use wardian_policy::PermissionMode;
+
+pub use self::read::{definitions, files};
+pub(crate) use self::run::{Asked, run};
+
+/// How deep subagents may begin others. source: the reference CLI's limit.
+pub(crate) const MAX_DEPTH: usize = 3;
+/// Definitions that a session takes: all of them are told to the model.
+const MAX_DEFINITIONS: usize = 256;
+/// The most bytes of a definition's description that the model is told.
+const MAX_DESCRIPTION_BYTES: usize = 4 * 1024;
 
 /// A kind of subagent. The names are the Agent SDK's.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,4 +66,25 @@ pub enum AgentSource {
     User,
     /// A file of the project's.
     Project,
+}
+
+impl AgentSource {
+    /// Whether it is part of this program.
+    pub(crate) const fn is_built_in(self) -> bool {
+        matches!(self, Self::BuiltIn)
+    }
+}
+
+/// All that the model can call on: the built-in ones, and those given, which may stand in a built-in one's place.
+#[must_use]
+pub fn all(given: BTreeMap<String, AgentDefinition>) -> BTreeMap<String, AgentDefinition> {
+    let mut all = builtin::definitions();
+    all.extend(given.into_iter().take(MAX_DEFINITIONS));
+    all
+}
+
+/// What the model is told of an agent.
+pub(crate) fn shown_description(agent: &AgentDefinition) -> &str {
+    let text = agent.description.trim();
+    &text[..text.floor_char_boundary(MAX_DESCRIPTION_BYTES)]
 }

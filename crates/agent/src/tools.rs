@@ -1,14 +1,16 @@
-//! The built-in tools: Read, Write, Edit, Bash, Glob, Grep.
+//! The built-in tools.
 //!
 //! Names, inputs and structured outputs are those of the protocol reference, section 1.6; what the model is told is
 //! in our own words. A tool never decides whether it may run: that is done before it is called. What it does guard is
 //! the process it runs in: no tool opens a device, a pipe or a file about a process, so none can hang on one or read
 //! the agent's own memory and environment.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::tool::{Tool, ToolOutput};
 
+mod agent;
 mod ask;
 pub mod bash;
 mod edit;
@@ -20,6 +22,7 @@ pub(crate) mod mcp_resources;
 mod patch;
 mod plan;
 mod read;
+mod task_stop;
 mod text;
 mod todo;
 pub(crate) mod tool_search;
@@ -27,6 +30,7 @@ mod walk;
 mod work;
 mod write;
 
+pub use self::agent::Agent;
 pub use self::ask::AskUserQuestion;
 pub use self::bash::Bash;
 pub use self::edit::Edit;
@@ -34,6 +38,7 @@ pub use self::glob::Glob;
 pub use self::grep::Grep;
 pub use self::plan::{EnterPlanMode, ExitPlanMode};
 pub use self::read::Read;
+pub use self::task_stop::TaskStop;
 pub use self::write::Write;
 
 /// The tools that a session has only where there are tool servers.
@@ -43,6 +48,8 @@ pub const FOR_SERVERS: [&str; 3] = [mcp_resources::LIST, mcp_resources::READ, to
 #[must_use]
 pub fn builtin() -> Vec<Arc<dyn Tool>> {
     let mut tools: Vec<Arc<dyn Tool>> = vec![
+        // A session puts one in its place that knows its subagents.
+        Arc::new(Agent::new(&BTreeMap::new(), true)),
         Arc::new(AskUserQuestion),
         Arc::new(Bash::default()),
         Arc::new(Edit),
@@ -51,6 +58,7 @@ pub fn builtin() -> Vec<Arc<dyn Tool>> {
         Arc::new(Glob),
         Arc::new(Grep),
         Arc::new(Read),
+        Arc::new(TaskStop),
         Arc::new(Write),
     ];
     tools.extend(todo::tools());
@@ -64,6 +72,12 @@ pub(crate) fn is_default(name: &str, has_host: bool) -> bool {
         "TaskCreate" | "TaskGet" | "TaskList" | "TaskUpdate" => false,
         _ => true,
     }
+}
+
+/// The name that a tool has here: one has an old one too.
+#[must_use]
+pub fn canonical(name: &str) -> &str {
+    if name == "Task" { "Agent" } else { name }
 }
 
 /// Why a call failed, in words that the model can act on.

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use wardian_protocol::frame::PermissionDenial;
-use wardian_protocol::{ContentBlock, MessageParam, Role};
+use wardian_protocol::{ContentBlock, MessageParam, Role, Usage};
 
 use crate::authorise::lock;
 use crate::call::{Called, Whole, call_model, hooks_on};
@@ -19,6 +19,7 @@ use crate::request::{Parts, body, without_breakpoints};
 use crate::session::Session;
 use crate::spending::Spending;
 use crate::state::{End, Progress, ReplyFacts, Step};
+use crate::task::Notice;
 use crate::transcript::{OpenReply, calls};
 use crate::{AutoCompact, UserMessage, random, words};
 
@@ -30,12 +31,16 @@ mod structured;
 
 pub use result::empty_usage;
 
+pub(crate) use self::result::whole;
+
 /// How often in a turn a reply may break off in the middle and be taken up again.
 const MAX_BREAKS: u32 = 3;
 
 /// What a turn begins with.
 pub(crate) enum Cause {
     Prompt(Box<UserMessage>),
+    /// Work in the background has ended.
+    Notices(Vec<Notice>),
     /// Nothing new: a restart interrupted it.
     Restart,
 }
@@ -56,6 +61,12 @@ pub(crate) struct Turn {
     denials: Vec<PermissionDenial>,
     /// The text of the last reply: what the turn's result is.
     pub(crate) result: String,
+    /// Of the last reply alone.
+    last_usage: Usage,
+    /// The tools that were called.
+    tools: Vec<String>,
+    /// The background work whose end began it.
+    origin: Option<Value>,
     stop_reason: Option<String>,
     api_error: Option<ApiFailure>,
     /// The command that this turn is, where the model is not asked.
@@ -81,27 +92,46 @@ struct ApiFailure {
     lost: bool,
 }
 
-impl Session {
-    /// Takes a turn and gives its messages, from `system/init` to the result.
-    pub(crate) async fn turn(&mut self, cause: Cause, stop: &CancellationToken) {
-        let mut turn = Turn {
+/// What a subagent's turn came to.
+pub(crate) struct Handed {
+    pub(crate) end: End,
+    /// What it says at the end.
+    pub(crate) text: String,
+    pub(crate) denials: Vec<PermissionDenial>,
+    /// The tools that it called.
+    pub(crate) tools: Vec<String>,
+    /// Of its last reply.
+    pub(crate) usage: Usage,
+}
+
+impl Turn {
+    fn new(fallbacks: VecDeque<String>) -> Self {
+        Self {
             progress: Progress::default(),
             spending: Spending::new(),
             denials: Vec::new(),
             result: String::new(),
+            last_usage: no_usage(),
+            tools: Vec::new(),
+            origin: None,
             stop_reason: None,
             api_error: None,
             local_command: None,
             model: None,
-            fallbacks: self.setup.fallback_models.clone().into(),
+            fallbacks,
             breaks: 0,
             stop_blocks: 0,
             deferred: None,
             output: structured::Output::default(),
-        };
-        if self.setup.state_events {
-            self.setup.out.state("running").await;
         }
+    }
+}
+
+impl Session {
+    /// Takes a turn and gives its messages, from `system/init` to the result.
+    pub(crate) async fn turn(&mut self, cause: Cause, stop: &CancellationToken) {
+        let mut turn = Turn::new(self.setup.fallback_models.clone().into());
+        self.run_begins().await;
         if let Cause::Prompt(prompt) = &cause {
             turn.spending.prompts.extend(prompt.uuid.clone());
         }
@@ -125,6 +155,12 @@ impl Session {
                 }
                 None
             }
+            Cause::Notices(notices) => {
+                self.settle().await;
+                turn.origin = notices.last().map(Notice::origin);
+                self.hear_notices(notices).await;
+                None
+            }
         };
         let mut end = match heard.refusal {
             None => self.drive(&mut turn, reply, stop).await,
@@ -143,6 +179,46 @@ impl Session {
 
     pub(crate) async fn give_init(&self, turn: &Turn) {
         self.setup.out.system("init", self.init_fields(turn)).await;
+    }
+
+    async fn run_begins(&mut self) {
+        if self.setup.state_events && !std::mem::replace(&mut self.is_running, true) {
+            self.setup.out.state("running").await;
+        }
+    }
+
+    /// Tells the host that nothing goes on, if that is so: subagents in the background count, commands do not.
+    pub(crate) async fn rest(&mut self) {
+        if self.is_running && !self.setup.tasks.has_agents() {
+            self.is_running = false;
+            self.setup.out.state("idle").await;
+        }
+    }
+
+    /// Takes a subagent's turn, without `init` and result.
+    pub(crate) async fn task(&mut self, content: Vec<ContentBlock>, stop: &CancellationToken) -> Handed {
+        let mut turn = Turn::new(self.setup.fallback_models.clone().into());
+        self.refresh_tools();
+        if std::mem::take(&mut self.is_new) {
+            self.say_opening("session_start").await;
+        }
+        let is_beside = self.setup.out.agent.as_ref().is_some_and(|agent| agent.task.is_backgrounded());
+        if is_beside {
+            self.setup.out.keep_context(content.clone()).await;
+        } else {
+            self.setup.out.user(content.clone(), None, false).await;
+        }
+        self.hear(content);
+        let end = self.drive(&mut turn, None, stop).await;
+        Handed { end, text: turn.result, denials: turn.denials, tools: turn.tools, usage: turn.last_usage }
+    }
+
+    /// Tells the model what has ended in the background.
+    async fn hear_notices(&mut self, notices: Vec<Notice>) {
+        let content: Vec<ContentBlock> =
+            notices.iter().map(|notice| ContentBlock::text(words::task_notice(notice))).collect();
+        self.setup.out.keep_context(content.clone()).await;
+        self.hear(content);
     }
 
     /// `reply`: the one that a restart left open.
@@ -216,8 +292,9 @@ impl Session {
             let model = turn.current_model(setup);
             let (thinking, effort) = {
                 let live = lock(&setup.live);
-                let effort = live.effort.clone().or_else(|| setup.effort.clone());
-                (live.thinking.unwrap_or(setup.thinking), effort)
+                // A subagent has its own.
+                let effort = live.effort.clone().filter(|_| setup.out.agent.is_none());
+                (live.thinking.unwrap_or(setup.thinking), effort.or_else(|| setup.effort.clone()))
             };
             turn.fallbacks.retain(|fallback| *fallback != model);
             let write = |max_tokens| {
@@ -288,6 +365,8 @@ impl Session {
             reply.content.iter().filter(|block| matches!(block, ContentBlock::ToolUse { .. })).count();
         turn.stop_reason.clone_from(&reply.stop_reason);
         turn.result = text_of(&reply.content);
+        turn.tools.extend(tools_of(&reply.content));
+        turn.last_usage = reply.usage.clone();
         let facts = ReplyFacts { stop_reason: reply.stop_reason.as_deref(), tool_calls, spent: self.spent() };
         let step = turn.progress.after_reply(self.setup.limits, &facts);
         // source: the reference, section 2.7: what the reply over the budget used is in `modelUsage` alone.
@@ -329,7 +408,14 @@ impl Session {
         self.be_told(executed.context).await;
         match executed.ended {
             ToolsEnd::Done if output.is_some() => output,
-            ToolsEnd::Done => turn.progress.after_tools(self.setup.limits),
+            ToolsEnd::Done => {
+                let owner = self.setup.out.agent.as_ref().map(|agent| agent.agent_id.as_str());
+                let notices = self.setup.tasks.take_notices(owner);
+                if !notices.is_empty() {
+                    self.hear_notices(notices).await;
+                }
+                turn.progress.after_tools(self.setup.limits)
+            }
             ToolsEnd::Interrupted => {
                 self.note(turn, words::INTERRUPTED_TOOLS).await;
                 Some(End::AbortedTools)
@@ -444,6 +530,16 @@ impl Session {
         }
         given
     }
+}
+
+fn tools_of(content: &[ContentBlock]) -> impl Iterator<Item = String> {
+    content.iter().filter_map(|block| match block {
+        ContentBlock::ToolUse { name, .. } => Some(name.clone()),
+        ContentBlock::Text { .. }
+        | ContentBlock::Thinking { .. }
+        | ContentBlock::ToolResult { .. }
+        | ContentBlock::Other(_) => None,
+    })
 }
 
 fn text_of(content: &[ContentBlock]) -> String {

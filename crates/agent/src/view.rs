@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use serde_json::json;
 use tokio::time::Instant;
 use wardian_protocol::NanoUsd;
@@ -119,7 +120,7 @@ impl View {
             "max_tokens": 1,
             "messages": [{"role": "user", "content": "Hi"}],
         });
-        match self.client.post(Bytes::from(body.to_string())).await {
+        match self.client.post(Bytes::from(body.to_string()), &HeaderMap::new()).await {
             Err(failure) if is_about_the_model(&failure) => {
                 Err(Error::Model { model: model.to_owned(), message: failure.describe() })
             }

@@ -9,12 +9,15 @@ use crate::{PermissionMode, Rule, bash, files};
 
 /// Tools that touch nothing but the session itself.
 const HARMLESS: &[&str] = &[
+    "Agent",
     "ListMcpResourcesTool",
     "ReadMcpResourceTool",
     "StructuredOutput",
+    "Task",
     "TaskCreate",
     "TaskGet",
     "TaskList",
+    "TaskStop",
     "TaskUpdate",
     "TodoWrite",
     "ToolSearch",

@@ -96,8 +96,8 @@ const fn not_built(name: &'static str, takes: Takes) -> Flag {
 #[rustfmt::skip]
 const FLAGS: &[Flag] = &[
     text("add-dir", |args, value| args.additional_directories.push(value.into())),
-    not_built("agent", Takes::Value),
-    not_built("agents", Takes::Value),
+    text("agent", |args, value| args.agent = not_empty(value)),
+    value("agents", |args, given| args.agents.add_flag(given.value)),
     switch("allow-dangerously-skip-permissions", |args| args.allow_skip_permissions = true),
     text("allowed-tools", |args, value| args.allowed_tools.extend(split_rules(value))),
     text("append-system-prompt", |args, value| args.append_system_prompt = not_empty(value)),

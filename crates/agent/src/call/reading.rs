@@ -84,7 +84,7 @@ impl<'a> Reading<'a> {
         let posted = tokio::select! {
             biased;
             () = self.stop.cancelled() => return Ended::Interrupted,
-            posted = self.setup.client.post(request) => posted,
+            posted = self.setup.client.post(request, &self.setup.headers) => posted,
         };
         let mut reply = match posted {
             Ok(reply) => reply,

@@ -122,9 +122,10 @@ impl Session {
             "session_id": self.setup.out.session_id,
         });
         self.setup.out.send(Message::Other(fields)).await;
-        self.spent_before = self.spent();
-        self.carried = NanoUsd::ZERO;
+        let spent = self.spent();
         let setup = Arc::make_mut(&mut self.setup);
+        setup.spent_before = spent;
+        setup.carried = NanoUsd::ZERO;
         setup.meter = Arc::default();
         setup.out.session_id = id;
         let id = setup.out.session_id.clone();

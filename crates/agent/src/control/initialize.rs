@@ -54,7 +54,7 @@ impl Front {
         });
         json!({
             "commands": wardian_agent::command::listing(&options.commands),
-            "agents": [],
+            "agents": self.setup.agents.listing(),
             "output_style": "default",
             "available_output_styles": ["default"],
             "models": models::list(),
@@ -108,17 +108,16 @@ fn set_up(setup: &mut Setup, host: &Host, initialize: Initialize) -> Result<(), 
 fn set_field(setup: &mut Setup, name: &str, value: Value) -> Result<(), String> {
     match name {
         // They change nothing here: they ask for things that are only more to see.
-        "agentProgressSummaries"
-        | "forwardSubagentText"
-        | "perTaskStopAffordance"
-        | "promptSuggestions"
-        | "supportedDialogKinds" => (),
+        "agentProgressSummaries" | "promptSuggestions" | "supportedDialogKinds" => (),
         "excludeDynamicSections" => setup.options.exclude_dynamic_sections = value == true,
         "jsonSchema" if value.is_object() => setup.options.output_schema = Some(value),
         "systemPromptSnapshot" => setup.options.system_prompt_snapshot = value == true,
         "title" => {
             setup.options.title = value.as_str().filter(|title| !title.trim().is_empty()).map(str::to_owned)
         }
+        "agents" => setup.agents.add_initialize(&value)?,
+        "forwardSubagentText" => setup.options.forward_subagent_text = value == true,
+        "perTaskStopAffordance" => setup.options.interrupt_spares_tasks = value == true,
         // These are read together.
         name if servers::FIELDS.contains(&name) => (),
         _ if nothing(&value) => (),

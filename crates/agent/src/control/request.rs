@@ -99,6 +99,8 @@ impl Front {
             "get_session_cost" => self.get_session_cost().await,
             "get_settings" => self.get_settings().await,
             "get_usage" => self.get_usage(),
+            "background_tasks" => self.background_tasks(asked),
+            "get_task_output" => self.get_task_output(asked),
             "initialize" => self.initialize(asked),
             "interrupt" => self.interrupt(asked).await,
             "list_models" => Ok(Answer::Now(json!({"models": models::list()}))),
@@ -120,6 +122,7 @@ impl Front {
             "set_permission_mode" => self.set_permission_mode(asked).await,
             // Nobody watching changes nothing here.
             "set_has_subscribers" => done(),
+            "stop_task" => self.stop_task(asked),
             // Programs compare these words.
             subtype => Ok(Answer::refused(
                 format!("Unsupported control request subtype: {subtype}"),

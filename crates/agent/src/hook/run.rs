@@ -43,6 +43,8 @@ pub(crate) struct SessionHooks {
     told: bool,
     background: TaskTracker,
     ended: CancellationToken,
+    /// The main thread's transcript, which subagents' hooks are told too.
+    session_transcript: Arc<str>,
 }
 
 /// What hooks are told of beside the session itself.
@@ -72,6 +74,7 @@ impl SessionHooks {
             told,
             background: TaskTracker::new(),
             ended: CancellationToken::new(),
+            session_transcript: transcript(out).into(),
         }
     }
 
@@ -82,7 +85,6 @@ impl SessionHooks {
     }
 
     /// The same hooks, for an agent within this session that speaks through `out`.
-    #[expect(dead_code, reason = "for subagents")]
     pub(crate) fn within(&self, out: &Out, live: &Arc<Mutex<Live>>) -> Self {
         Self { out: out.clone(), live: Arc::clone(live), ..self.clone() }
     }
@@ -260,8 +262,7 @@ impl SessionHooks {
 
     /// Where the transcript of this agent is, or would be.
     pub(super) fn transcript(&self) -> String {
-        let journal = self.out.journal.as_ref();
-        journal.map(|journal| journal.path().display().to_string()).unwrap_or_default()
+        transcript(&self.out)
     }
 
     fn input(&self, event: HookEvent, call: Option<&str>, fields: Value) -> HookInput {
@@ -276,7 +277,7 @@ impl SessionHooks {
         HookInput {
             hook_event_name: event.as_str().to_owned(),
             session_id: self.out.session_id.clone(),
-            transcript_path: self.transcript(),
+            transcript_path: self.session_transcript.to_string(),
             cwd: self.out.cwd.display().to_string(),
             prompt_id: self.prompt_id.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             permission_mode: event
@@ -288,6 +289,11 @@ impl SessionHooks {
             call: call.map(str::to_owned),
         }
     }
+}
+
+fn transcript(out: &Out) -> String {
+    let journal = out.journal.as_ref();
+    journal.map(|journal| journal.path().display().to_string()).unwrap_or_default()
 }
 
 /// Why a hook gave no answer.

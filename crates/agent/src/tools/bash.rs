@@ -18,13 +18,16 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::background::{Running, Side};
 use self::output::{Collector, Output};
 pub(crate) use self::processes::Tree;
 use self::shell::Shell;
 use super::Failure;
 use super::input::parse_input;
+use crate::task::Task;
 use crate::tool::{Tool, ToolContext, ToolOutput};
 
+mod background;
 mod meaning;
 mod output;
 mod processes;
@@ -71,8 +74,10 @@ impl Tool for Bash {
          \n\
          - A `cd` lasts for the next call; variables, functions and options do not.\n\
          - There is no input and no terminal: a command that asks something gets end of file.\n\
-         - A command that takes longer than `timeout` is ended, with all that it started. Default 2 minutes, at most 10.\n\
+         - `timeout` is 2 minutes unless you say otherwise, at most 10.\n\
          - Long output is cut in the middle; all of it is then kept in a file that is named.\n\
+         - What runs long goes into the background with run_in_background. A command that takes longer than its \
+         `timeout` is moved there. You are told when it ends; until then its output so far is in the file that is named.\n\
          - To read, write, edit and search files use Read, Write, Edit, Glob and Grep rather than cat, sed, find and grep.\n\
          - Quote paths that have spaces."
     }
@@ -85,6 +90,11 @@ impl Tool for Bash {
                 "command": {"type": "string", "description": "The command"},
                 "timeout": {"type": "integer", "minimum": 1, "description": "How long it may take, in milliseconds"},
                 "description": {"type": "string", "description": "What it does, in a few plain words for the user"},
+                "run_in_background": {
+                    "type": "boolean",
+                    "description": "True: it runs beside the turn, and you are told when it ends. `timeout` is then how \
+                                    long it may run at most, default 30 minutes",
+                },
             },
             "required": ["command"],
         })
@@ -106,8 +116,7 @@ struct Input {
     command: String,
     timeout: Option<u64>,
     /// For whoever watches.
-    #[serde(rename = "description")]
-    _description: Option<String>,
+    description: Option<String>,
     #[serde(default)]
     run_in_background: bool,
     #[serde(default, rename = "dangerouslyDisableSandbox")]
@@ -118,8 +127,6 @@ impl Input {
     fn check(&self) -> Result<(), Failure> {
         Err(Failure::new(if self.command.contains('\0') {
             "the command holds a NUL byte, which no command can"
-        } else if self.run_in_background {
-            "run_in_background is not available here; end the command with & and send its output to a file"
         } else if self.dangerously_disable_sandbox {
             "dangerouslyDisableSandbox is not available here; commands run where the agent runs"
         } else {
@@ -138,30 +145,45 @@ enum Ending {
     Exited(ExitStatus),
     TimedOut(Duration),
     Stopped,
+    /// It goes on in the background.
+    Moved(Task, Option<Duration>),
 }
 
 impl Bash {
     async fn run(&self, input: &Input, context: &ToolContext) -> Result<ToolOutput, Failure> {
         input.check()?;
+        if input.run_in_background {
+            return background::launch(input, context).await;
+        }
         let time = input.timeout(context);
         let deadline = Instant::now() + time;
         let mut shell = Shell::start(&input.command, context).map_err(Failure::new)?;
         let mut tree = Tree::of(shell.id());
         let mut reader = Reader::new(shell.take_output(), Collector::new(context));
+        let mut side = Side::new(input, context);
         let ending = loop {
             tokio::select! {
+                biased;
+                task = side.moved() => break Ending::Moved(task, None),
                 () = reader.read(), if reader.open => {}
                 exited = shell.wait() => match exited {
                     Ok(status) => break Ending::Exited(status),
                     Err(error) => return Err(Failure::new(format!("failed to wait for the shell: {error}"))),
                 },
-                () = sleep_until(deadline) => break Ending::TimedOut(time),
                 () = context.cancel.cancelled() => break Ending::Stopped,
+                () = sleep_until(deadline) => match side.take_task().await {
+                    Some(task) => break Ending::Moved(task, Some(time)),
+                    None => break Ending::TimedOut(time),
+                },
             }
         };
+        if let Ending::Moved(task, timed_out) = ending {
+            return Ok(background::go_on(task, timed_out, Running { shell, tree, reader }, input, context));
+        }
+        side.end(matches!(ending, Ending::Exited(status) if status.success())).await;
         match ending {
             Ending::Exited(_) => shell.carry_folder(context),
-            Ending::TimedOut(_) | Ending::Stopped => {
+            Ending::TimedOut(_) | Ending::Stopped | Ending::Moved(..) => {
                 reader.read_while(tree.end()).await;
                 // The result is not interesting, only that no zombie stays.
                 let _ = timeout(GONE_GRACE, shell.wait()).await;
@@ -261,7 +283,9 @@ fn told(input: &Input, ending: &Ending, output: &Output, note: Option<&str>) -> 
                 time.as_millis()
             ));
         }
-        Ending::Stopped => parts.push("[the command was stopped, with all that it had started]".to_owned()),
+        Ending::Stopped | Ending::Moved(..) => {
+            parts.push("[the command was stopped, with all that it had started]".to_owned());
+        }
     }
     parts.extend(note.map(|note| format!("[{note}]")));
     if !output.text.is_empty() {

@@ -114,6 +114,7 @@ fn all_tools_are_described() {
     assert_eq!(
         names,
         [
+            "Agent",
             "AskUserQuestion",
             "Bash",
             "Edit",
@@ -122,6 +123,7 @@ fn all_tools_are_described() {
             "Glob",
             "Grep",
             "Read",
+            "TaskStop",
             "Write",
             "TaskCreate",
             "TaskGet",

@@ -89,6 +89,20 @@ impl Journal {
         self.branch.get().map(String::as_str)
     }
 
+    /// The journal of a subagent, in a folder beside this one. Blocks, for a moment.
+    pub(crate) fn of_agent(&self, id: &str) -> io::Result<Self> {
+        let path = self.path.with_extension("").join("subagents");
+        let folder = file::prepare(&path)?;
+        let journal = Self::new(folder, path.join(format!("agent-{id}.jsonl")), None);
+        if let Some(sealed) = self.sealed.get() {
+            journal.seal_with(sealed.clone());
+        }
+        if let Some(branch) = self.branch.get() {
+            journal.set_branch(branch.clone());
+        }
+        Ok(journal)
+    }
+
     /// Writes nothing any more once this fires.
     pub(crate) fn seal_with(&self, end: CancellationToken) {
         // A conversation has one query.

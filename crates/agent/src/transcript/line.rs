@@ -280,7 +280,7 @@ impl Out {
         let Some(journal) = &self.journal else { return Ok(()) };
         let mut line = json!({
             "parentUuid": journal.follow(uuid),
-            "isSidechain": false,
+            "isSidechain": self.agent.is_some(),
             "userType": "external",
             "cwd": self.cwd,
             "sessionId": self.session_id,
@@ -292,6 +292,9 @@ impl Out {
             "gitBranch": journal.branch(),
             "wardianVersion": env!("CARGO_PKG_VERSION"),
         });
+        if let Some(agent) = &self.agent {
+            line["agentId"] = agent.agent_id.clone().into();
+        }
         if let Value::Object(fields) = &mut line {
             fields.extend(more);
         }

@@ -27,7 +27,7 @@ impl Session {
         let stopping = tokio::select! {
             biased;
             () = stop.cancelled() => Stopping::End,
-            stopping = self.setup.hooks.stopping(&turn.result, blocks, Vec::new()) => stopping,
+            stopping = self.setup.hooks.stopping(&turn.result, blocks, self.setup.tasks.listing()) => stopping,
         };
         match stopping {
             Stopping::End => return Some(End::Completed),

@@ -28,7 +28,10 @@ impl Session {
             let live = lock(&setup.live);
             (live.policy.mode, live.model.clone())
         };
-        let tools: Vec<&str> = setup.tools.iter().map(|offered| offered.tool.name()).collect();
+        // The old name of one tool is the one that programs know.
+        let wire_name = |name| if name == "Agent" { "Task" } else { name };
+        let tools: Vec<&str> = setup.tools.iter().map(|offered| wire_name(offered.tool.name())).collect();
+        let agents: Vec<&String> = setup.agents.keys().collect();
         let mut fields = json!({
             "cwd": setup.context.cwd,
             "tools": tools,
@@ -40,7 +43,7 @@ impl Session {
             "claude_code_version": PROTOCOL_VERSION,
             "wardian_version": env!("CARGO_PKG_VERSION"),
             "output_style": "default",
-            "agents": [],
+            "agents": agents,
             "skills": [],
             "plugins": [],
             "capabilities": CAPABILITIES,

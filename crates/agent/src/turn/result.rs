@@ -21,6 +21,8 @@ impl Session {
         let subtype = end.subtype();
         let meter = self.setup.meter().clone();
         let extra = self.more_of_result(&turn, end, meter.by_model());
+        let mut denials = turn.denials;
+        denials.extend(self.setup.tasks.take_denials());
         let result = ResultMessage {
             subtype: subtype.to_owned(),
             is_error: end.is_error(),
@@ -37,7 +39,7 @@ impl Session {
             total_cost_usd: meter.total(),
             usage: whole(turn.spending.usage),
             model_usage: meter.by_model().clone(),
-            permission_denials: turn.denials,
+            permission_denials: denials,
             terminal_reason: end
                 .terminal_reason()
                 .filter(|_| turn.local_command.is_none())
@@ -54,9 +56,7 @@ impl Session {
         let result = Message::Result(Box::new(result));
         self.setup.out.keep_turn_end(&result).await;
         self.setup.out.send(result).await;
-        if self.setup.state_events {
-            self.setup.out.state("idle").await;
-        }
+        self.rest().await;
     }
 
     fn more_of_result(
@@ -86,6 +86,7 @@ impl Session {
             }
         }
         extra.extend(spending.marks());
+        extra.extend(turn.origin.clone().map(|origin| ("origin".to_owned(), origin)));
         if self.setup.include_partial_messages {
             extra.insert("begun_message_ids".to_owned(), spending.begun.clone().into());
         }
@@ -100,7 +101,7 @@ impl Session {
             ("queued_turn_count", json!(0)),
             ("result_index", json!(self.results)),
             ("safety_stops", json!(turn.progress.refusals)),
-            ("subagent_stats", no_subagents()),
+            ("subagent_stats", self.setup.tasks.stats()),
         ] {
             extra.insert(name.to_owned(), value);
         }
@@ -109,7 +110,7 @@ impl Session {
 }
 
 /// The usage with every field that clients read without asking.
-pub(super) fn whole(mut usage: Usage) -> Usage {
+pub(crate) fn whole(mut usage: Usage) -> Usage {
     let uses = usage.server_tool_use.get_or_insert_default();
     uses.web_search_requests.get_or_insert(0);
     uses.web_fetch_requests.get_or_insert(0);
@@ -162,19 +163,4 @@ fn difference(now: &ModelUsage, then: &ModelUsage) -> ModelUsage {
         }
     }
     used
-}
-
-fn no_subagents() -> Value {
-    json!({
-        "spawned": 0,
-        "requested": {"background": 0, "foreground": 0, "unset": 0},
-        "started_in_background": 0,
-        "max_depth": 0,
-        "spawned_by_subagents": 0,
-        "completed": 0,
-        "failed": 0,
-        "killed": {"parent": 0, "user": 0, "system": 0},
-        "refused": {"depth_limit": 0, "concurrency_limit": 0, "budget": 0},
-        "by_type": {},
-    })
 }

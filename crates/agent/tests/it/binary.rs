@@ -226,7 +226,7 @@ async fn control_requests_are_answered_by_name() {
             "answers/error",
             Some("the hook event \"Sneeze\""),
         ),
-        (json!({"subtype": "initialize", "agents": {"a": {}}}), "answers/error", Some("'agents'")),
+        (json!({"subtype": "initialize", "agents": {"a": {}}}), "answers/error", Some("the agent \"a\"")),
         (json!({"subtype": "initialize", "mcpServers": ["lab"]}), "answers/error", Some("'mcpServers'")),
         (json!({"subtype": "initialize", "sdkMcpServers": [7]}), "answers/error", Some("'sdkMcpServers'")),
         (json!({"subtype": "initialize", "jsonSchema": "object"}), "answers/error", Some("'jsonSchema'")),
@@ -428,6 +428,7 @@ async fn a_session_leader_outside_the_pid_namespace_does_not_matter() {
         .current_dir(folder.path())
         .env_clear()
         .envs([("PATH", "/usr/bin:/bin"), ("ANTHROPIC_API_KEY", "sk-ant-binary"), ("IS_SANDBOX", "1")])
+        .env("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS", "1")
         .env("ANTHROPIC_BASE_URL", server.base_url())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -111,7 +111,7 @@ fn hosts_and_fields() {
     let policy = policy(
         &["WebFetch(domain:example.com)", "WebFetch(domain:*.example.org)", "Agent(reviewer)"],
         &[],
-        &["WebFetch(domain:evil.example.org)"],
+        &["WebFetch(domain:evil.example.org)", "Agent(deployer)"],
     );
     for (url, word) in [
         ("https://example.com/x", "allow"),
@@ -131,7 +131,10 @@ fn hosts_and_fields() {
     }
     assert_eq!(said(&decided(&policy, "WebFetch", json!({}))).0, "ask");
     assert_eq!(said(&decided(&policy, "Agent", json!({"subagent_type": "reviewer"}))).0, "allow");
-    assert_eq!(said(&decided(&policy, "Agent", json!({"subagent_type": "writer"}))).0, "ask");
+    // What a subagent does is decided call by call; beginning one is free.
+    assert_eq!(said(&decided(&policy, "Agent", json!({"subagent_type": "writer"}))).0, "allow");
+    assert_eq!(said(&decided(&policy, "Agent", json!({"subagent_type": "deployer"}))).0, "deny");
+    assert_eq!(said(&decided(&policy, "Task", json!({"subagent_type": "deployer"}))).0, "deny");
 }
 
 #[test]

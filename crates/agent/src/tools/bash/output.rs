@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::tool::ToolContext;
 use crate::tools::file::random_name;
@@ -22,6 +22,25 @@ pub struct Collector {
     file: Option<(PathBuf, File)>,
     file_left: u64,
     file_broken: bool,
+    /// Where all of it goes as it comes, once the command is in the background.
+    log: Option<Log>,
+}
+
+/// The file of a command in the background.
+#[derive(Debug)]
+struct Log {
+    file: File,
+    left: u64,
+}
+
+impl Log {
+    fn append(&mut self, bytes: &[u8]) {
+        let fitting = &bytes[..bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX))];
+        self.left -= fitting.len() as u64;
+        if self.file.write_all(fitting).is_err() || fitting.len() < bytes.len() {
+            self.left = 0;
+        }
+    }
 }
 
 /// The output of a command.
@@ -46,12 +65,35 @@ impl Collector {
             file: None,
             file_left: context.limits.bash_output_bytes as u64,
             file_broken: false,
+            log: None,
         }
+    }
+
+    /// From now on all that comes goes to this file, after what has come. In memory only the beginning and the end stay.
+    pub fn log_to(&mut self, path: &Path, limit: u64) -> std::io::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut log = Log { file, left: limit };
+        log.append(&self.head);
+        log.append(&self.tail);
+        self.log = Some(log);
+        Ok(())
+    }
+
+    /// What has come so far, as far as it is in memory.
+    pub fn so_far(&self) -> String {
+        let bytes = [self.head.as_slice(), &self.tail].concat();
+        last_chars(&String::from_utf8_lossy(&bytes), self.max_chars).to_owned()
     }
 
     pub fn push(&mut self, chunk: &[u8]) {
         self.bytes += chunk.len() as u64;
-        self.keep(chunk);
+        match &mut self.log {
+            Some(log) => log.append(chunk),
+            None => self.keep(chunk),
+        }
         let room = (self.max_chars * 4).saturating_sub(self.head.len());
         let (head, tail) = chunk.split_at(chunk.len().min(room));
         self.head.extend_from_slice(head);

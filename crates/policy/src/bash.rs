@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::decide::Applies;
+use crate::everyday::{self, Everyday};
 use crate::rule::{PathPattern, Specifier, Wildcard};
 use crate::shell::{Redirect, Script, Simple};
 use crate::{Call, Decision, Facts, PermissionMode, Policy, ReasonKind, Rule, files};
@@ -28,33 +29,102 @@ pub struct Plan {
 
 /// Says what would have to be allowed for a Bash call to go through.
 #[must_use]
-pub fn plan_of(policy: &Policy, call: &Call<'_>, _facts: &Facts) -> Plan {
+pub fn plan_of(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Plan {
     let mut plan = Plan::default();
     let script = command(call).map(Script::read).unwrap_or_default();
-    if script.hazard.is_some() {
+    if script.hazard.is_some() || script.commands.iter().any(|simple| simple.hazard().is_some()) {
         return plan;
     }
+    let mut moved = false;
     for simple in &script.commands {
         let raw = simple.raw();
-        if simple.hazard().is_none() && !raw.is_empty() && matching(policy, &raw).next().is_none() {
-            plan.to_allow.push(raw);
+        if raw.is_empty() || matching(policy, &raw).next().is_some() {
+            moved |= simple.changes_directory();
+            continue;
         }
+        let writes: Vec<PathBuf> = (simple.redirects.iter())
+            .filter(|redirect| redirect.writes && is_file(redirect))
+            .filter_map(|redirect| files::resolved(&redirect.target.text, facts).cloned())
+            .collect();
+        let everyday = everyday::read(simple);
+        let free = everyday.as_ref().is_some_and(|everyday| is_free(policy, everyday, facts, moved));
+        moved |= simple.changes_directory();
+        if free && writes.is_empty() {
+            continue;
+        }
+        plan.writes.extend(writes);
+        let resolved = |paths: &[String]| {
+            paths.iter().filter_map(|path| files::resolved(path, facts).cloned()).collect::<Vec<_>>()
+        };
+        match everyday {
+            Some(Everyday::Looks(paths)) => {
+                let outside = resolved(&paths).into_iter().filter(|path| !files::is_inside(policy, path));
+                plan.reads.extend(outside);
+            }
+            Some(Everyday::Edits(paths)) => {
+                let paths = resolved(&paths);
+                plan.is_edit |= paths.iter().all(|path| files::is_inside(policy, path));
+                plan.writes.extend(paths);
+            }
+            None => (),
+        }
+        plan.to_allow.push(likeness(simple, &raw));
     }
     plan
+}
+
+/// The pattern of commands like this one: all of a subcommand, where it seems to have one; else the command itself.
+fn likeness(simple: &Simple, raw: &str) -> String {
+    let word = |text: &str| {
+        text.starts_with(|letter: char| letter.is_ascii_alphabetic())
+            && text.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_'))
+    };
+    match simple.words.as_slice() {
+        [name, second, ..] if word(&name.raw) && word(&second.raw) => {
+            format!("{} {} *", name.raw, second.raw)
+        }
+        _ => raw.to_owned(),
+    }
+}
+
+/// Whether a command needs nobody's leave: it only looks, within the roots, or edits there and the mode lets it.
+/// `moved`: the shell's directory is another by then, so that no path means what it seems to.
+fn is_free(policy: &Policy, everyday: &Everyday, facts: &Facts, moved: bool) -> bool {
+    let (paths, free) = match everyday {
+        Everyday::Looks(paths) => (paths, true),
+        Everyday::Edits(paths) => (paths, policy.mode == PermissionMode::AcceptEdits && !paths.is_empty()),
+    };
+    let edits = matches!(everyday, Everyday::Edits(_));
+    free && (!moved || (paths.is_empty() && !edits))
+        && paths.iter().all(|path| {
+            files::resolved(path, facts).is_some_and(|path| {
+                files::is_inside(policy, path)
+                    && !(edits && (policy.roots.contains(path) || files::is_guarded_below(policy, path)))
+            })
+        })
 }
 
 fn command<'a>(call: &Call<'a>) -> Option<&'a str> {
     call.input.get("command")?.as_str()
 }
 
-/// The files that the command redirects from and to, where they stand in it literally.
+/// The most paths of one command that are looked at.
+const MAX_PATHS: usize = 256;
+
+/// The files that the command redirects from and to, and those that everyday commands are about, where they stand in it
+/// literally.
 pub(crate) fn paths(call: &Call<'_>) -> Vec<String> {
     let Some(command) = command(call) else { return Vec::new() };
     let script = Script::read(command);
+    let redirects = script.redirects().filter(|redirect| is_file(redirect) && !redirect.target.expands);
+    let redirects = redirects.map(|redirect| redirect.target.text.clone());
+    let named = script.commands.iter().filter_map(everyday::read).flat_map(|everyday| match everyday {
+        Everyday::Looks(paths) | Everyday::Edits(paths) => paths,
+    });
     let mut paths: Vec<String> = Vec::new();
-    for redirect in script.redirects().filter(|redirect| is_file(redirect) && !redirect.target.expands) {
-        if !paths.contains(&redirect.target.text) {
-            paths.push(redirect.target.text.clone());
+    for path in redirects.chain(named).take(MAX_PATHS) {
+        if !paths.contains(&path) {
+            paths.push(path);
         }
     }
     paths
@@ -148,6 +218,8 @@ pub(crate) fn allowed(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Decisi
     if script.commands.is_empty() {
         return not_evaluated("it is empty");
     }
+    let mut moved = false;
+    let mut by_rules = true;
     for simple in &script.commands {
         let raw = simple.raw();
         let exactly = matching(policy, &raw).any(Wildcard::is_exact);
@@ -156,10 +228,25 @@ pub(crate) fn allowed(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Decisi
             Some(hazard) if !exactly => return not_evaluated(hazard),
             Some(_) | None => (),
         }
-        if simple.words.is_empty() || matching(policy, &raw).next().is_none() {
-            let shown: String = raw.chars().take(100).collect();
-            return Decision::ask(ReasonKind::Unapproved, format!("no rule allows the command {shown:?}"));
+        if !simple.words.is_empty() && matching(policy, &raw).next().is_some() {
+            moved |= simple.changes_directory();
+            continue;
         }
+        by_rules = false;
+        let everyday = everyday::read(simple);
+        let free = everyday.as_ref().is_some_and(|everyday| is_free(policy, everyday, facts, moved))
+            && reads_here(policy, simple, facts, moved);
+        moved |= simple.changes_directory();
+        if free {
+            continue;
+        }
+        let shown: String = raw.chars().take(100).collect();
+        let kind = match &everyday {
+            Some(Everyday::Looks(paths) | Everyday::Edits(paths)) if !paths.is_empty() => ReasonKind::Touched,
+            Some(_) | None if script.commands.len() > 1 => ReasonKind::Parts,
+            Some(_) | None => ReasonKind::Unapproved,
+        };
+        return Decision::ask(kind, format!("no rule allows the command {shown:?}"));
     }
     let mut writes = script.redirects().filter(|redirect| redirect.writes && is_file(redirect));
     match writes.find(|redirect| !write_is_allowed(policy, &script, redirect, facts)) {
@@ -167,8 +254,20 @@ pub(crate) fn allowed(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Decisi
             let shown: String = redirect.target.raw.chars().take(100).collect();
             Decision::ask(ReasonKind::Touched, format!("no rule allows writing to {shown:?}"))
         }
-        None => Decision::allow(ReasonKind::Parts, "rules allow each part of the command"),
+        None if by_rules => Decision::allow(ReasonKind::Parts, "rules allow each part of the command"),
+        None => Decision::allow(ReasonKind::Parts, "each part of the command is allowed, or only looks"),
     }
+}
+
+/// Whether what a command is fed from files lies within the roots.
+fn reads_here(policy: &Policy, simple: &Simple, facts: &Facts, moved: bool) -> bool {
+    let mut reads = simple.redirects.iter().filter(|redirect| !redirect.writes && is_file(redirect));
+    reads.all(|redirect| {
+        !moved
+            && !redirect.target.expands
+            && files::resolved(&redirect.target.text, facts)
+                .is_some_and(|path| files::is_inside(policy, path))
+    })
 }
 
 fn matching<'a>(policy: &'a Policy, raw: &str) -> impl Iterator<Item = &'a Wildcard> {
@@ -187,7 +286,8 @@ fn write_is_allowed(policy: &Policy, script: &Script, redirect: &Redirect, facts
     let Some(path) = files::resolved(&redirect.target.text, facts) else { return false };
     let edits_here = policy.mode == PermissionMode::AcceptEdits
         || policy.allow.iter().any(|rule| rule.is_bare() && (rule.names("Edit") || rule.names("Write")));
-    (edits_here && files::is_inside(policy, path))
+    let guarded = policy.mode == PermissionMode::AcceptEdits && files::is_guarded_below(policy, path);
+    (edits_here && !guarded && files::is_inside(policy, path))
         || files::path_is_allowed(policy, "Edit", path, facts)
         || files::path_is_allowed(policy, "Write", path, facts)
 }

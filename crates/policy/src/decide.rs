@@ -279,6 +279,12 @@ fn by_mode(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Option<Decision> 
         PermissionMode::Plan if writes => {
             return Some(Decision::ask(ReasonKind::Mode, "the mode plan changes nothing"));
         }
+        PermissionMode::AcceptEdits
+            if writes && facts.paths.iter().any(|path| files::is_guarded_below(policy, &path.resolved)) =>
+        {
+            let text = "the file says what agents may do, or is run by itself";
+            return Some(Decision::ask(ReasonKind::Safety, text));
+        }
         PermissionMode::AcceptEdits if writes && files::all_inside(policy, call, facts) => {
             return Some(Decision::allow(ReasonKind::Mode, "the mode acceptEdits allows edits here"));
         }
@@ -294,6 +300,13 @@ fn by_mode(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Option<Decision> 
     if files::is_reading(call.tool) {
         let inside = files::all_inside(policy, call, facts);
         return inside.then(|| Decision::allow(ReasonKind::ReadOnly, "reading here is free"));
+    }
+    if mode == PermissionMode::Plan && call.tool == "Bash" {
+        let without_rules = Policy { allow: Vec::new(), ..policy.clone() };
+        let looked = bash::allowed(&without_rules, call, facts);
+        if matches!(looked, Decision::Allow { .. }) {
+            return Some(looked);
+        }
     }
     let may_write = !matches!(call.tool, "WebFetch" | "WebSearch");
     (mode == PermissionMode::Plan && may_write)

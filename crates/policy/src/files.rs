@@ -87,6 +87,26 @@ pub(crate) fn all_inside(policy: &Policy, call: &Call<'_>, facts: &Facts) -> boo
         && paths.iter().all(|path| resolved(path, facts).is_some_and(|path| is_inside(policy, path)))
 }
 
+/// Whether a file says what agents may do, or is run by other programs by itself: no mode lets it be edited unasked.
+fn is_guarded(path: &Path) -> bool {
+    let guarded = |name: &std::ffi::OsStr| {
+        [".git", ".claude", ".mcp.json", ".vscode", ".idea", ".husky"]
+            .iter()
+            .any(|known| name.eq_ignore_ascii_case(known))
+    };
+    path.components().any(|component| guarded(component.as_os_str()))
+}
+
+/// The same, for what lies below a root: a root that is itself below such a folder guards nothing.
+pub(crate) fn is_guarded_below(policy: &Policy, path: &Path) -> bool {
+    let below = policy
+        .roots
+        .iter()
+        .filter_map(|root| path.strip_prefix(root).ok())
+        .min_by_key(|rest| rest.components().count());
+    below.is_some_and(is_guarded)
+}
+
 pub(crate) fn is_inside(policy: &Policy, path: &Path) -> bool {
     // A path that still has `..` was not resolved.
     normal(path) == path && policy.roots.iter().any(|root| inside(path, root, false).is_some())

@@ -2,6 +2,7 @@
 
 mod bash;
 mod decide;
+mod everyday;
 mod files;
 mod mode;
 mod rule;

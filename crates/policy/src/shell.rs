@@ -126,7 +126,7 @@ impl Script {
 
     /// Whether the shell's directory changes on the way, so that relative paths cannot be told.
     pub(crate) fn changes_directory(&self) -> bool {
-        self.commands.iter().any(|command| matches!(command.name(), Some("cd" | "pushd" | "popd")))
+        self.commands.iter().any(Simple::changes_directory)
     }
 
     pub(crate) fn redirects(&self) -> impl Iterator<Item = &Redirect> {
@@ -148,6 +148,11 @@ impl Simple {
     /// The command's name without its directory.
     pub(crate) fn name(&self) -> Option<&str> {
         self.arguments().first().map(|word| base_name(&word.text))
+    }
+
+    /// Whether the shell's directory is another afterwards.
+    pub(crate) fn changes_directory(&self) -> bool {
+        matches!(self.name(), Some("cd" | "pushd" | "popd"))
     }
 
     /// The command as written, one space between words, redirects apart.

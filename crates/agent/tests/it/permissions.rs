@@ -143,13 +143,13 @@ async fn a_host_may_end_the_turn_with_its_denial() {
 #[tokio::test]
 async fn what_a_host_grants_holds_for_the_next_call() {
     let two = json!([
-        call("toolu_1", "Bash", json!({"command": "echo one"})),
-        call("toolu_2", "Bash", json!({"command": "echo two"})),
+        call("toolu_1", "Bash", json!({"command": "touch one"})),
+        call("toolu_2", "Bash", json!({"command": "touch two"})),
     ]);
     let updates = vec![
         PermissionUpdate::session(PermissionChange::AddRules(
             RuleKind::Allow,
-            vec!["Bash(echo *)".parse().unwrap()],
+            vec!["Bash(touch *)".parse().unwrap()],
         )),
         // Not permitted when the query began: it changes nothing.
         PermissionUpdate::session(PermissionChange::SetMode(PermissionMode::BypassPermissions)),

@@ -1,10 +1,10 @@
 //! Commands: split, matched part by part, and asked about when they are not understood.
 
 use serde_json::json;
-use wardian_policy::PermissionMode::{AcceptEdits, BypassPermissions};
+use wardian_policy::PermissionMode::{AcceptEdits, BypassPermissions, Default, DontAsk};
 use wardian_policy::{Call, Facts, PathFact, decide, paths_of};
 
-use super::support::{CWD, bash, in_mode, policy, said};
+use super::support::{CWD, bash, file, in_mode, policy, said};
 
 #[test]
 fn allow_rules_need_every_part() {
@@ -21,7 +21,7 @@ fn allow_rules_need_every_part() {
         ("npm run tests", "ask"),
         ("gitk", "ask"),
         ("true", "allow"),
-        ("true x", "ask"),
+        ("make x", "ask"),
         ("git status && npm run test", "allow"),
         ("git status || git diff; echo done | git apply", "allow"),
         ("git status & echo x", "allow"),
@@ -362,4 +362,129 @@ fn a_shell_that_went_elsewhere_does_not_move_the_rules() {
         let facts = Facts { cwd: CWD.into(), call_cwd: "/work/app/sub".into(), home: None, paths };
         assert_eq!(said(&decide(&policy, &call, &facts)).0, "deny");
     }
+}
+
+#[test]
+fn commands_that_only_look_here_need_nobodys_leave() {
+    for command in [
+        "echo hello",
+        "pwd; ls -la src && wc -l a.rs",
+        "cat a.rs | grep -n 'fn main' | head -5",
+        "grep -rn word src",
+        "find . -name a.rs -type f",
+        "sed -n 3,9p a.rs",
+        "git status",
+        "git log --oneline -n 5",
+        "git diff src/a.rs",
+        "cat < a.rs",
+        "cd src && pwd",
+        "ls 2> /dev/null",
+        "date +%s",
+    ] {
+        for mode in [Default, AcceptEdits, DontAsk] {
+            assert_eq!(
+                bash(&in_mode(mode, policy(&[], &[], &[])), command),
+                "allow",
+                "{command:?} in {mode}"
+            );
+        }
+    }
+    let denied = policy(&[], &["Bash(pwd)"], &["Read(./secret)", "Bash(echo:*)"]);
+    for (command, word) in
+        [("cat secret", "deny"), ("echo x", "deny"), ("pwd", "ask"), ("ls; cat secret", "deny")]
+    {
+        assert_eq!(bash(&denied, command), word, "{command:?}");
+    }
+}
+
+#[test]
+fn what_seems_to_look_and_does_more_is_asked_about() {
+    for command in [
+        // Outside.
+        "cat /etc/passwd",
+        "cat ../../etc/passwd",
+        "cat < /etc/passwd",
+        "ls /",
+        "grep x ../..",
+        "cd /tmp && ls",
+        "cd ~",
+        // Somewhere that cannot be told.
+        "cat $FILE",
+        "cat *",
+        "cat ~/.ssh/id",
+        "cd src && cat a.rs",
+        "cat $(echo a)",
+        // It writes.
+        "echo x > a",
+        "sed -i s/a/b/ a.rs",
+        "sed -n 'w a' b",
+        "sed -n 3,9p --in-place a.rs",
+        "git log --output=a",
+        "git log --outp=a",
+        "find . -delete",
+        "find . -fprint a",
+        "date -s tomorrow",
+        "touch a",
+        // It runs something.
+        "find . -exec sh {} +",
+        "git -c core.pager=evil log",
+        "git diff --ext-diff",
+        "git diff --ext",
+        "git show --textconv",
+        "git push",
+        "sed 's/x/y/e' a.rs",
+        "LD_PRELOAD=./evil.so ls",
+        "PATH=. ls",
+        "./ls",
+        "/tmp/evil/ls",
+        // It reads what others name, or where links lead.
+        "wc --files0-from=list",
+        "wc --files0=list",
+        "grep -R x .",
+        "grep -nR x .",
+        "diff -ru a b",
+        "git diff --no-index a b",
+        "grep -f/etc/passwd a",
+        "grep --file=/etc/passwd a",
+    ] {
+        assert_eq!(bash(&policy(&[], &[], &[]), command), "ask", "{command:?}");
+    }
+}
+
+#[test]
+fn everyday_edits_here_are_free_where_edits_are() {
+    let edits = in_mode(AcceptEdits, policy(&[], &[], &[]));
+    for (command, word) in [
+        ("touch a", "allow"),
+        ("mkdir -p a/b && mv c a/b", "allow"),
+        ("rm -rf target", "allow"),
+        ("cp a b", "allow"),
+        ("sed -i s/a/b/g a.rs", "allow"),
+        ("echo x > a", "allow"),
+        ("touch /tmp/a", "ask"),
+        ("cp /etc/passwd a", "ask"),
+        ("rm -rf .", "ask"),
+        ("rm -rf ..", "ask"),
+        ("rm -rf .git", "ask"),
+        ("touch .git/hooks/pre-commit", "ask"),
+        ("echo x > .git/hooks/pre-commit", "ask"),
+        ("cp a .claude/settings.json", "ask"),
+        ("echo x > .claude/settings.json", "ask"),
+        ("sed -i s/a/b/e a.rs", "ask"),
+        ("sed -i 's/a/b/w c' a.rs", "ask"),
+        ("sed -i '1e id' a.rs", "ask"),
+        ("mv -t /tmp a", "ask"),
+        ("cp --target-directory=/tmp a", "ask"),
+        ("cd /tmp && rm a", "ask"),
+        ("cd src && rm a", "ask"),
+        ("chmod +x a", "ask"),
+        ("ln -s /etc a", "ask"),
+        ("rm $X", "ask"),
+    ] {
+        assert_eq!(bash(&edits, command), word, "{command:?}");
+    }
+    assert_eq!(bash(&policy(&[], &[], &[]), "touch a"), "ask");
+    assert_eq!(file(&edits, "Write", ".claude/settings.json"), "ask");
+    assert_eq!(file(&edits, "Write", ".git/hooks/pre-commit"), "ask");
+    assert_eq!(file(&edits, "Write", "src/a.rs"), "allow");
 }

@@ -49,8 +49,9 @@ fn deny_beats_everything_and_ask_beats_mode_and_allow() {
 #[test]
 fn plan_mode_lets_no_rule_run_a_command() {
     let plan =
-        in_mode(Plan, policy(&["Bash(ls:*)", "Bash", "Edit(./**)", "WebSearch", "mcp__lab"], &[], &[]));
-    assert_eq!(bash(&plan, "ls"), "ask");
+        in_mode(Plan, policy(&["Bash(make:*)", "Bash", "Edit(./**)", "WebSearch", "mcp__lab"], &[], &[]));
+    assert_eq!(bash(&plan, "make"), "ask");
+    assert_eq!(bash(&plan, "ls"), "allow");
     assert_eq!(file(&plan, "Edit", "a"), "ask");
     assert_eq!(file(&plan, "mcp__lab__x", ""), "ask");
     assert_eq!(file(&plan, "WebSearch", ""), "allow");

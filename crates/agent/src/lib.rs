@@ -18,6 +18,7 @@ pub mod memory;
 mod meter;
 mod offer;
 pub mod options;
+pub mod output;
 pub mod permission;
 mod prompt;
 pub mod query;
@@ -37,6 +38,9 @@ mod turn;
 mod view;
 mod words;
 
+#[doc = include_str!("../GUIDE.md")]
+pub mod guide {}
+
 pub use checkpoint::{Checkpoints, RewindError, Rewound};
 pub use custom::{CustomTool, IntoToolOutput, Json, schema_of, tool, tool_with};
 pub use error::Error;
@@ -49,6 +53,7 @@ pub use mcp::{
 pub use options::{
     ApiConfig, ApiKey, AutoCompact, Endpoint, Options, RetryPolicy, SystemPrompt, Thinking, ToolSet,
 };
+pub use output::{OutputError, output, query_as};
 pub use permission::{
     CanUseTool, Destination, Permission, PermissionChange, PermissionRequest, PermissionUpdate, RuleKind,
     SettingsFiles, can_use_tool,

@@ -76,9 +76,9 @@ impl SessionHooks {
             let of_server = said.updated_mcp_tool_output.clone().filter(|_| is_mcp);
             said.updated_tool_output.clone().or(of_server)
         });
-        if let Some(updated) = updated
-            && let Some(content) = rendered(tool, &updated)
-        {
+        if let Some(updated) = updated {
+            // What does not fit the tool is shown as it is: a hook that takes something out must not fail to.
+            let content = rendered(tool, &updated).unwrap_or_else(|| plain(&updated));
             *output = ToolOutput { content, structured: updated, is_error: false };
         }
         After { context: after("PostToolUse", tool, &outcome), stops: outcome.stop.is_some() }
@@ -185,11 +185,15 @@ fn rendered(tool: &str, output: &Value) -> Option<Value> {
         "Glob" => joined("filenames").map(Value::from),
         "Grep" => text("content").map(str::to_owned).or_else(|| joined("filenames")).map(Value::from),
         "Write" | "Edit" | "NotebookEdit" => output.is_object().then(|| output.to_string().into()),
-        _ => Some(match output {
-            Value::String(_) => output.clone(),
-            Value::Array(blocks) if blocks.iter().all(|block| block.get("type").is_some()) => output.clone(),
-            other => other.to_string().into(),
-        }),
+        _ => Some(plain(output)),
+    }
+}
+
+fn plain(output: &Value) -> Value {
+    match output {
+        Value::String(_) => output.clone(),
+        Value::Array(blocks) if blocks.iter().all(|block| block.get("type").is_some()) => output.clone(),
+        other => other.to_string().into(),
     }
 }
 

@@ -490,5 +490,10 @@ async fn a_program_in_the_background_ends_with_the_session() {
         run(script, |options| options.hooks = Hooks::default().on(HookEvent::PreToolUse, hook)).await;
     assert_eq!(result(&messages).result.as_deref(), Some("Done."));
     let pid = std::fs::read_to_string(pid).unwrap();
-    assert!(!std::path::Path::new("/proc").join(pid.trim()).exists());
+    // It was killed; that its end was collected may take a moment more.
+    let stat = std::path::Path::new("/proc").join(pid.trim()).join("stat");
+    let lives = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+    while lives() {
+        tokio::task::yield_now().await;
+    }
 }

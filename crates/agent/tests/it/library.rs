@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use wardian_agent::{
-    Error, Json, Options, Permission, PermissionMode, Prompt, UserMessage, can_use_tool, query, tool,
-    tool_with,
+    Error, Json, Options, OutputError, Permission, PermissionMode, Prompt, UserMessage, can_use_tool, query,
+    query_as, tool, tool_with,
 };
 
 use crate::support::{call, kinds, messages, model, options, result, tool_results};
@@ -19,6 +19,29 @@ struct Add {
     a: i64,
     /// The second.
     b: i64,
+}
+
+#[derive(Debug, PartialEq, Deserialize, JsonSchema)]
+struct Review {
+    /// From 1 to 5.
+    stars: u8,
+    words: Vec<String>,
+}
+
+#[tokio::test]
+async fn a_turn_ends_with_a_value_of_a_type() {
+    let good = call("toolu_1", "StructuredOutput", json!({"stars": 4, "words": ["quick"]}));
+    let server = model(&json!({"replies": [{"tool_use": [good]}]})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (review, result) = query_as::<Review>("Rate it", options(&server, folder.path())).await.unwrap();
+    assert_eq!(review, Review { stars: 4, words: vec!["quick".to_owned()] });
+    assert_eq!(result.subtype, "success");
+
+    let server = model(&json!({"replies": [{"text": "Four stars.", "repeat": true}]})).await;
+    let without = query_as::<Review>("Rate it", options(&server, folder.path())).await;
+    assert!(matches!(without, Err(OutputError::Missing(_))), "{without:?}");
+    let nowhere = Options { cwd: "/nowhere".into(), ..options(&server, folder.path()) };
+    assert!(matches!(query_as::<Review>("x", nowhere).await, Err(OutputError::Query(_))));
 }
 
 #[derive(Serialize)]

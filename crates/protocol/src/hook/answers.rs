@@ -53,6 +53,16 @@ impl HookOutput {
         })
     }
 
+    /// `PostToolUse`: the model gets this in the place of what the tool gave: an output in the tool's own shape, or a text.
+    #[must_use]
+    pub fn replace(output: Value) -> Self {
+        Self::specific(HookSpecificOutput {
+            hook_event_name: "PostToolUse".to_owned(),
+            updated_tool_output: Some(output),
+            ..HookSpecificOutput::default()
+        })
+    }
+
     fn decided(decision: PermissionDecision, reason: Option<String>) -> Self {
         Self::specific(HookSpecificOutput {
             hook_event_name: "PreToolUse".to_owned(),

@@ -162,7 +162,9 @@ impl Checkpoints {
 impl Session {
     /// Takes the checkpoint of a prompt.
     pub(crate) async fn take_checkpoint(&self, prompt: &str) {
-        let Some(checkpoints) = self.setup.context.checkpoints.clone() else { return };
+        // What a subagent does belongs to the prompt that it works for.
+        let checkpoints = self.setup.context.checkpoints.clone().filter(|_| self.setup.out.agent.is_none());
+        let Some(checkpoints) = checkpoints else { return };
         let prompt = prompt.to_owned();
         // A panic in it is no reason to stop the turn.
         let _ = tokio::task::spawn_blocking(move || checkpoints.begin(&prompt)).await;

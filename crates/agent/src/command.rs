@@ -237,7 +237,9 @@ impl Session {
 
     /// Makes a prompt that is a command into what the model gets. Rules that hold for its turn are given back.
     pub(crate) async fn expand(&mut self, turn: &mut Turn, prompt: &mut UserMessage) -> Vec<Rule> {
-        let Some(typed) = typed(prompt) else { return Vec::new() };
+        // What an agent tells another is no command.
+        let typed = typed(prompt).filter(|_| self.setup.out.agent.is_none());
+        let Some(typed) = typed else { return Vec::new() };
         let setup = std::sync::Arc::clone(&self.setup);
         let Some(command) = setup.commands.iter().find(|command| command.name == typed.name) else {
             let names = self.command_names().join(", /");

@@ -38,6 +38,9 @@ const GRID: (usize, usize) = (10, 10);
 impl Session {
     /// Answers what was asked meanwhile.
     pub(crate) fn answer_asks(&self) {
+        if self.setup.out.agent.is_some() {
+            return;
+        }
         let asks = std::mem::take(&mut *self.setup.asks.0.lock().unwrap_or_else(PoisonError::into_inner));
         if !asks.is_empty() {
             let usage = self.context_usage();

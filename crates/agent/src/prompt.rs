@@ -96,6 +96,10 @@ impl Session {
     pub(crate) async fn open_conversation(&mut self) {
         let setup = std::sync::Arc::clone(&self.setup);
         let opening = &setup.opening;
+        // A subagent has the session's name, and its own prompt each time.
+        if setup.out.agent.is_some() {
+            return self.say_opening("session_start").await;
+        }
         if let Some(title) = &opening.title {
             // What was not written is found out at the next turn of the loop.
             let _ = setup.out.keep_title(title).await;

@@ -137,7 +137,10 @@ impl Session {
         }
         self.refresh_tools();
         let cause = match cause {
-            Cause::Prompt(prompt) if let Some(command) = Local::of(&prompt) => {
+            Cause::Prompt(prompt)
+                if self.setup.out.agent.is_none()
+                    && let Some(command) = Local::of(&prompt) =>
+            {
                 return self.run_local(turn, command, *prompt, stop).await;
             }
             cause => cause,

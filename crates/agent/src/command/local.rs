@@ -10,6 +10,7 @@ use super::{Typed, tags, typed};
 use crate::authorise::lock;
 use crate::compact::{Fill, Trigger, Uncompacted};
 use crate::context;
+use crate::meter::Meter;
 use crate::session::Session;
 use crate::state::End;
 use crate::turn::Turn;
@@ -126,7 +127,7 @@ impl Session {
         let setup = Arc::make_mut(&mut self.setup);
         setup.spent_before = spent;
         setup.carried = NanoUsd::ZERO;
-        setup.meter = Arc::default();
+        *setup.meter() = Meter::default();
         setup.out.session_id = id;
         let id = setup.out.session_id.clone();
         setup.out.journal = setup.out.journal.as_ref().map(|journal| Arc::new(journal.beside(&id)));

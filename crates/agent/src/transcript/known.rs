@@ -59,6 +59,10 @@ impl ToolState {
 impl Session {
     /// Keeps what the tools have learnt since the last time.
     pub(crate) async fn keep_tool_state(&mut self) {
+        // Nobody takes a subagent up again.
+        if self.setup.out.agent.is_some() {
+            return;
+        }
         let context = &self.setup.context;
         let news: HashMap<PathBuf, Known> = context.reads.take_news();
         let cwd = context.bash_cwd.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -31,7 +31,6 @@ mod repair;
 mod resume;
 
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,6 +40,7 @@ use wardian_protocol::{ContentBlock, MessageParam};
 pub(crate) use self::branch::branch;
 pub(crate) use self::journal::{Journal, Unkept};
 pub(crate) use self::known::ToolState;
+use self::read::Dropped;
 pub(crate) use self::read::calls;
 pub use self::resume::Resume;
 
@@ -149,7 +149,7 @@ pub(crate) struct Found {
     /// The system prompt that is to stay.
     pub(crate) system_prompt: Option<Vec<String>>,
     /// The lines that are no part of the conversation any more.
-    dropped: Vec<Range<usize>>,
+    dropped: Dropped,
 }
 
 /// A reply whose turn did not get past it.

@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek, SeekFrom, Write};
-use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::line::REWOUND;
-use super::read::{is_in, next_line};
+use super::read::{Dropped, next_line};
 use crate::meter::Meter;
 
 /// What a conversation begins with that goes on from another.
@@ -17,7 +16,7 @@ pub(super) struct Fork {
     /// The other's file.
     pub(super) source: Arc<File>,
     /// Its lines that are no part of the conversation.
-    pub(super) dropped: Vec<Range<usize>>,
+    pub(super) dropped: Dropped,
     pub(super) session_id: String,
     /// The last message, where the other has more.
     pub(super) at: Option<String>,
@@ -34,7 +33,7 @@ impl Fork {
         let mut line = Vec::new();
         let mut index = 0;
         while next_line(&mut source, &mut line)?.is_some() {
-            let is_dropped = is_in(&self.dropped, index);
+            let is_dropped = self.dropped.contains(index);
             index += 1;
             let Ok(mut value) = serde_json::from_slice::<Value>(&line) else { continue };
             if is_dropped || value["subtype"] == REWOUND {

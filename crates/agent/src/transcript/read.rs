@@ -61,20 +61,22 @@ pub(super) fn read(mut file: &File, wanted: &Wanted) -> Result<Found, Unreadable
 }
 
 pub(super) fn parse(mut source: impl BufRead + Seek, wanted: &Wanted) -> Result<Found, Unreadable> {
-    let mut dropped = Vec::new();
+    let mut dropped = Dropped::default();
     let first = Reader { replay_after: wanted.replay_after.clone(), ..Reader::default() };
     let read = pass(&mut source, first, &dropped)?;
     for (line, to) in &read.rewinds {
-        dropped.extend(read.places.get(to).map(|place| place + 1..*line));
+        if let Some(place) = read.places.get(to).filter(|place| !dropped.contains(**place)) {
+            dropped.add(place + 1..*line);
+        }
     }
     if let Some(at) = &wanted.at {
-        let place = read.places.get(at).filter(|place| !is_in(&dropped, **place));
+        let place = read.places.get(at).filter(|place| !dropped.contains(**place));
         let place = *place.ok_or(Unreadable::NoMessage)?;
         if let Some(turn) = &wanted.drops {
             source.seek(SeekFrom::Start(0))?;
             only_this_turn(&mut source, place, &dropped, turn)?;
         }
-        dropped.push(place + 1..usize::MAX);
+        dropped.add(place + 1..usize::MAX);
     }
     if dropped.is_empty() {
         return Ok(read.finish());
@@ -88,7 +90,7 @@ pub(super) fn parse(mut source: impl BufRead + Seek, wanted: &Wanted) -> Result<
     Ok(Found { dropped, ..read.finish() })
 }
 
-fn pass(source: &mut impl BufRead, mut reader: Reader, dropped: &[Range<usize>]) -> io::Result<Reader> {
+fn pass(source: &mut impl BufRead, mut reader: Reader, dropped: &Dropped) -> io::Result<Reader> {
     let mut line = Vec::new();
     let mut index = 0;
     while let Some(ended) = next_line(source, &mut line)? {
@@ -96,11 +98,14 @@ fn pass(source: &mut impl BufRead, mut reader: Reader, dropped: &[Range<usize>])
         let text = std::str::from_utf8(&line).ok();
         if let Some(line) = text.and_then(|text| serde_json::from_str::<Line<'_>>(text).ok()) {
             reader.index(&line, index);
-            if is_in(dropped, index) {
+            if dropped.contains(index) {
                 reader.pass_over(&line);
             } else {
                 reader.take_in(&line);
             }
+        }
+        if reader.places.len() > MAX_MESSAGES || reader.rewinds.len() > MAX_MESSAGES {
+            return Err(io::Error::other("the conversation has too many messages"));
         }
         if reader.history_bytes > MAX_HISTORY_BYTES {
             return Err(io::Error::other("the conversation is too large"));
@@ -110,15 +115,34 @@ fn pass(source: &mut impl BufRead, mut reader: Reader, dropped: &[Range<usize>])
     Ok(reader)
 }
 
-pub(super) fn is_in(dropped: &[Range<usize>], line: usize) -> bool {
-    dropped.iter().any(|range| range.contains(&line))
+/// The lines that are no part of the conversation any more: ranges in their order that do not meet.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Dropped(Vec<Range<usize>>);
+
+impl Dropped {
+    /// Adds lines; none that begin later than these were added before.
+    fn add(&mut self, lines: Range<usize>) {
+        while self.0.pop_if(|last| last.start >= lines.start).is_some() {}
+        if !lines.is_empty() {
+            self.0.push(lines);
+        }
+    }
+
+    pub(super) fn contains(&self, line: usize) -> bool {
+        let after = self.0.partition_point(|range| range.start <= line);
+        after > 0 && self.0[after - 1].contains(&line)
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// Checks that what comes after a line is the turn of this prompt, and nothing else.
 fn only_this_turn(
     source: &mut impl BufRead,
     after: usize,
-    dropped: &[Range<usize>],
+    dropped: &Dropped,
     turn: &str,
 ) -> Result<(), Unreadable> {
     let mut text = Vec::new();
@@ -127,7 +151,7 @@ fn only_this_turn(
     while next_line(source, &mut text)?.is_some() {
         let line =
             std::str::from_utf8(&text).ok().and_then(|text| serde_json::from_str::<Line<'_>>(text).ok());
-        let is_behind = index > after && !is_in(dropped, index);
+        let is_behind = index > after && !dropped.contains(index);
         index += 1;
         let Some(line) = line.filter(|_| is_behind) else { continue };
         let is_message = matches!(line.kind.as_str(), "user" | "assistant") && !line.is_sidechain;
@@ -177,6 +201,8 @@ pub(super) fn next_line(source: &mut impl BufRead, line: &mut Vec<u8>) -> io::Re
     }
 }
 
+/// The most messages of a file, those that were left out or summed up among them.
+const MAX_MESSAGES: usize = 1_000_000;
 /// How many of the last messages a summary may leave as they are.
 const MAX_PRESERVED: usize = 64;
 

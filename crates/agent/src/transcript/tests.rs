@@ -372,3 +372,15 @@ fn what_the_official_cli_counted_is_carried_on() {
     let found = found(&[three(), vec![line("cost-state", cost)]].concat());
     assert_eq!((found.meter.total(), found.meter.by_model()["m"].input_tokens), (NanoUsd(250_000_000), 3));
 }
+
+#[test]
+fn many_changes_of_mind_take_no_long_time() {
+    let mut lines = vec![prompt("p0")];
+    for round in 0..5_000 {
+        let (asked, back) = (format!("p{}", round + 1), if round % 3 == 0 { "p0" } else { "nobody" });
+        lines.extend([prompt(&asked), rewound(back)]);
+    }
+    let found = found(&lines);
+    // Two of three went back to nowhere, which changes nothing.
+    assert_eq!(found.prompts, ["p0", "p5000"]);
+}

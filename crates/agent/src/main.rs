@@ -106,7 +106,10 @@ fn settings(args: &mut Args, environment: &Environment, cwd: &Path) -> Result<Ef
         project: &project,
         managed: Path::new(MANAGED_FILE),
     };
-    settings::load(args, &place)
+    let sources = args.setting_sources;
+    let mut settings = settings::load(args, &place)?;
+    settings.read_texts(&place, sources, environment.home.as_deref());
+    Ok(settings)
 }
 
 async fn serve(args: Args, mut setup: Setup, wish: Wish) -> Result<ExitCode, Complaint> {

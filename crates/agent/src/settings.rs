@@ -13,11 +13,14 @@ mod apply;
 mod hooks;
 mod layer;
 mod mcp;
+mod texts;
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use wardian_agent::{Hooks, SettingsFiles};
+use wardian_agent::command::CustomCommand;
+use wardian_agent::memory::MemoryFile;
+use wardian_agent::{AutoCompact, Hooks, SettingsFiles};
 
 use crate::args::{Args, Complaint};
 use layer::Layer;
@@ -84,6 +87,11 @@ pub struct Effective {
     /// Where permissions are kept.
     pub files: SettingsFiles,
     pub bash_output_chars: Option<usize>,
+    pub auto_compact: AutoCompact,
+    /// Instructions for the model.
+    pub memory: Vec<MemoryFile>,
+    /// Slash commands.
+    pub commands: Vec<CustomCommand>,
     /// Whether nobody may run without permissions.
     pub bypass_disabled: bool,
     /// What was left out, for standard error.

@@ -1,7 +1,7 @@
 //! What the settings mean, all sources together.
 
 use serde_json::Value;
-use wardian_agent::{Hooks, PermissionMode};
+use wardian_agent::{AutoCompact, Hooks, PermissionMode};
 
 use super::layer::Layer;
 use super::{Effective, hooks, mcp, nothing};
@@ -21,6 +21,9 @@ const HARMLESS: &[&str] = &[
     "theme",
     "verbose",
 ];
+
+/// The smallest window that compaction goes by. source: the types of the SDKs.
+const MIN_COMPACT_WINDOW: u64 = 100_000;
 
 /// The most characters of Bash output that may be asked for. source: the protocol reference, section 1.7.
 const BASH_OUTPUT_CHARS: std::ops::RangeInclusive<u64> = 4_000..=128_000;
@@ -58,6 +61,17 @@ pub(super) fn apply(args: &mut Args, layers: &[Layer], effective: &mut Effective
                     let chars = value.as_u64().ok_or_else(|| wrong(key, "a whole number"))?;
                     let chars = chars.clamp(*BASH_OUTPUT_CHARS.start(), *BASH_OUTPUT_CHARS.end());
                     effective.bash_output_chars.get_or_insert(usize::try_from(chars).unwrap_or(usize::MAX));
+                }
+                "autoCompactEnabled" if *value == Value::Bool(false) => {
+                    effective.auto_compact = AutoCompact::Off
+                }
+                "autoCompactEnabled" => (),
+                "autoCompactWindow" => {
+                    // The first that says how large holds; none, where it is off.
+                    if let (Some(window), AutoCompact::ModelWindow) = (value.as_u64(), effective.auto_compact)
+                    {
+                        effective.auto_compact = AutoCompact::Window(window.max(MIN_COMPACT_WINDOW));
+                    }
                 }
                 "env" => environment(layer, value, effective)?,
                 "fallbackModel"

@@ -5,7 +5,7 @@ use wardian_agent::memory::{MemorySources, load};
 use wardian_agent::{Options, Prompt, Resume, SystemPrompt, Transcripts, query};
 
 use crate::support::{call, messages, model, options, result};
-use crate::transcripts::ID;
+use crate::transcripts::{ID, Place};
 
 pub fn prompts(texts: &[&str]) -> Prompt {
     let message = |text: &&str| {
@@ -139,5 +139,46 @@ async fn a_system_prompt_that_is_to_stay_stays() {
         let messages = messages(query("hi", options)).await;
         assert!(!result(&messages).is_error);
         assert_eq!(server.requests()[index].body["system"][0]["text"], expected, "{index}");
+    }
+}
+
+#[tokio::test]
+async fn the_program_reads_instructions_and_commands_of_the_sources_that_it_is_told() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.cwd.path().join(".claude/commands")).unwrap();
+    let write = |path: std::path::PathBuf, text: &str| std::fs::write(path, text).unwrap();
+    write(place.kept.path().join("CLAUDE.md"), "USER'S");
+    write(place.cwd.path().join("CLAUDE.md"), "PROJECT'S");
+    write(place.cwd.path().join("CLAUDE.local.md"), "LOCAL");
+    write(
+        place.cwd.path().join(".claude/commands/greet.md"),
+        "---\ndescription: Greets\nallowed-tools: Bash\n---\nGreet $ARGUMENTS.",
+    );
+    for (sources, expected) in [
+        ("", &[][..]),
+        ("user", &["USER'S"]),
+        ("project", &["PROJECT'S"]),
+        ("user,project,local", &["USER'S", "PROJECT'S", "LOCAL"]),
+    ] {
+        let run = call("toolu_1", "Bash", json!({"command": "echo hi > it-ran"}));
+        let server = model(
+            &json!({"replies": [{"text": "I do.", "tool_use": [run]}, {"text": "Hi.", "repeat": true}]}),
+        )
+        .await;
+        let mut agent = place.agent(&server, &["--setting-sources", sources]);
+        agent.control("1", json!({"subtype": "initialize"})).await;
+        let commands =
+            agent.until("answers/success").await.pop().unwrap()["response"]["response"]["commands"].clone();
+        let is_there = expected.contains(&"PROJECT'S");
+        let greet = json!({"name": "greet", "description": "Greets (project)", "argumentHint": ""});
+        assert_eq!(commands.as_array().unwrap().contains(&greet), is_there, "{sources}");
+        agent.prompt("/greet Ada").await;
+        agent.until("result/success").await;
+        let body = server.requests()[0].body["messages"].to_string();
+        let found = ["USER'S", "PROJECT'S", "LOCAL"].into_iter().filter(|text| body.contains(text));
+        assert_eq!(found.collect::<Vec<_>>(), expected, "{sources}");
+        assert_eq!(body.contains("Greet Ada."), is_there, "{sources}");
+        assert_eq!(agent.end().await.2, Some(0));
+        assert!(!place.cwd.path().join("it-ran").exists(), "a project that nobody trusts allows nothing");
     }
 }

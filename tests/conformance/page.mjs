@@ -49,7 +49,7 @@ export function page({ tables, outcomes, expected, differs, stock }) {
       if (chapter === "supported") {
         lines.push(`- **${title}**: ${these.map((row) => `\`${row.name}\``).join(", ")}`);
       } else {
-        const groups = Map.groupBy?.(these, (row) => row.why) ?? these.reduce((map, row) => map.set(row.why, [...(map.get(row.why) ?? []), row]), new Map());
+        const groups = these.reduce((map, row) => map.set(row.why, [...(map.get(row.why) ?? []), row]), new Map());
         for (const [why, of] of groups) lines.push(`- ${title}, ${of.map((row) => `\`${row.name}\``).join(", ")}: ${why}`);
       }
     }

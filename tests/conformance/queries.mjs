@@ -400,10 +400,16 @@ asks("cancel_async_message: one that waits is taken back", "1.2 cancel_async_mes
   assert.equal(s.bodies().length, 1);
 });
 
-asks("file_suggestions: an answer with a list", "1.2 file_suggestions", {}, async (s) => {
-  const { suggestions, cwd } = await succeeds(s, { subtype: "file_suggestions", query: "note" });
-  assert.ok(Array.isArray(suggestions));
-  assert.equal(cwd, s.cwd);
+const fruit = { files: { "src/plum.rs": "", "Plum.md": "", "pear.md": "" } };
+
+asks("file_suggestions: by a part of their path", "1.2 file_suggestions", { session: fruit }, async (s) => {
+  let answer;
+  // The stock CLI looks for files behind its first answers.
+  const until = Date.now() + 20_000;
+  do answer = await succeeds(s, { subtype: "file_suggestions", query: "plum" });
+  while (answer.suggestions.length === 0 && Date.now() < until);
+  assert.deepEqual(answer.suggestions.map((one) => one.path), ["Plum.md", "src/plum.rs"]);
+  assert.equal(answer.cwd, s.cwd);
 });
 
 asks("get_binary_version", "1.2 get_binary_version", {}, async (s, live) => {

@@ -22,6 +22,7 @@ use crate::setup::Setup;
 
 mod files;
 mod initialize;
+mod listing;
 mod models;
 mod read;
 mod request;

@@ -94,8 +94,10 @@ impl Front {
     async fn ask(&mut self, asked: Asked) -> Done {
         match asked.subtype.as_str() {
             "apply_flag_settings" => self.apply_flag_settings(asked).await,
+            "file_suggestions" => self.file_suggestions(asked),
             "get_binary_version" => Ok(Answer::Now(models::version())),
             "get_context_usage" => self.context_usage(),
+            "get_hooks_listing" => self.hooks_listing(),
             "get_session_cost" => self.get_session_cost().await,
             "get_settings" => self.get_settings().await,
             "get_usage" => self.get_usage(),
@@ -104,6 +106,7 @@ impl Front {
             "initialize" => self.initialize(asked),
             "interrupt" => self.interrupt(asked).await,
             "list_models" => Ok(Answer::Now(json!({"models": models::list()}))),
+            "list_permission_rules" => self.list_permission_rules(),
             "mcp_call" => self.mcp_call(asked),
             "mcp_message" => self.mcp_message(asked),
             "mcp_read_resource" => self.mcp_read_resource(asked),

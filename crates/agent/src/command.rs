@@ -17,6 +17,7 @@ use crate::authorise::lock;
 use crate::frontmatter::Document;
 use crate::hook::HookEvent;
 use crate::session::Session;
+use crate::skill::Skill;
 use crate::turn::Turn;
 use crate::{UserMessage, prompt, words};
 
@@ -116,14 +117,14 @@ fn read(path: &Path, name: String, source: &str) -> Option<CustomCommand> {
     })
 }
 
-fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | ':' | '.');
     !name.is_empty() && name.len() <= MAX_NAME_BYTES && name.chars().all(plain)
 }
 
 /// The commands as `initialize` names them.
 #[must_use]
-pub fn listing(custom: &[CustomCommand]) -> Vec<Value> {
+pub fn listing(custom: &[CustomCommand], skills: &[Skill]) -> Vec<Value> {
     let own = custom.iter().map(|command| {
         json!({
             "name": command.name,
@@ -134,7 +135,14 @@ pub fn listing(custom: &[CustomCommand]) -> Vec<Value> {
     let built_in = BUILT_IN.iter().map(|(name, description, hint)| {
         json!({"name": name, "description": description, "argumentHint": hint, "builtin": true})
     });
-    own.chain(built_in).collect()
+    let skills = skills.iter().filter(|skill| skill.for_user).map(|skill| {
+        json!({
+            "name": skill.name,
+            "description": format!("{} ({})", skill.description, skill.source),
+            "argumentHint": skill.argument_hint,
+        })
+    });
+    own.chain(skills).chain(built_in).collect()
 }
 
 /// A prompt that is a command.
@@ -157,7 +165,7 @@ pub(crate) fn typed(prompt: &UserMessage) -> Option<Typed> {
 
 /// Puts the arguments into a command's body: `$ARGUMENTS`, `$ARGUMENTS[n]`, `$n`, counted from 0. A body without a place
 /// for them gets them at its end.
-fn with_arguments(body: &str, arguments: &str) -> String {
+pub(crate) fn with_arguments(body: &str, arguments: &str) -> String {
     let words = split(arguments);
     let mut out = String::new();
     let mut rest = body;
@@ -232,7 +240,8 @@ impl Session {
     /// The names of all commands, for `system/init`.
     pub(crate) fn command_names(&self) -> Vec<&str> {
         let own = self.setup.commands.iter().map(|command| command.name.as_str());
-        own.chain(BUILT_IN.iter().map(|(name, _, _)| *name)).collect()
+        let skills = self.setup.skills.command_names();
+        own.chain(skills).chain(BUILT_IN.iter().map(|(name, _, _)| *name)).collect()
     }
 
     /// Makes a prompt that is a command into what the model gets. Rules that hold for its turn are given back.
@@ -241,13 +250,18 @@ impl Session {
         let typed = typed(prompt).filter(|_| self.setup.out.agent.is_none());
         let Some(typed) = typed else { return Vec::new() };
         let setup = std::sync::Arc::clone(&self.setup);
-        let Some(command) = setup.commands.iter().find(|command| command.name == typed.name) else {
+        let own = setup.commands.iter().find(|command| command.name == typed.name).cloned();
+        let command = match (own, setup.skills.command(&typed.name)) {
+            (Some(command), _) => Some((with_arguments(&command.body, &typed.arguments), command)),
+            (None, Some(skill)) => as_command(skill, &typed.arguments).await,
+            (None, None) => None,
+        };
+        let Some((body, command)) = command else {
             let names = self.command_names().join(", /");
             let text = prompt::reminder(&words::unknown_command(&typed.name, &names));
             prompt.message.content.insert(0, ContentBlock::text(text));
             return Vec::new();
         };
-        let body = with_arguments(&command.body, &typed.arguments);
         let fields = json!({
             "expansion_type": "slash_command",
             "command_name": command.name,
@@ -275,6 +289,18 @@ impl Session {
             lock(&self.setup.live).policy.allow.retain(|rule| !rules.contains(rule));
         }
     }
+}
+
+/// A skill that was typed as a command, with the prompt that it makes.
+async fn as_command(skill: &Skill, arguments: &str) -> Option<(String, CustomCommand)> {
+    let command = CustomCommand {
+        name: skill.name.clone(),
+        model: skill.model.clone(),
+        allowed_tools: skill.allowed_tools.clone(),
+        source: skill.source.clone(),
+        ..CustomCommand::default()
+    };
+    Some((skill.text(arguments).await.ok()?, command))
 }
 
 /// What was typed, as the transcript has it. The tags are known to the SDKs' helpers.
@@ -360,7 +386,7 @@ mod tests {
         assert_eq!((greet.argument_hint.as_str(), greet.model.as_deref()), ("name", Some("haiku")));
         assert_eq!(greet.allowed_tools, ["Bash(echo:*)", "Read"]);
         assert_eq!((greet.body.trim(), commands[2].description.as_str()), ("Hi $0", "Deploy it."));
-        let listed = listing(&commands);
+        let listed = listing(&commands, &[]);
         assert_eq!(
             listed[1],
             json!({"name": "greet", "description": "Greets (project)", "argumentHint": "name"})

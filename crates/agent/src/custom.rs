@@ -173,7 +173,7 @@ impl IntoToolOutput for ToolOutput {
 
 impl IntoToolOutput for String {
     fn into_tool_output(self) -> ToolOutput {
-        ToolOutput { structured: Value::String(self.clone()), content: Value::String(self), is_error: false }
+        ToolOutput::ok(self.clone(), Value::String(self))
     }
 }
 

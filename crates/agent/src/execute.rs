@@ -31,6 +31,8 @@ const MAX_RESULT_BYTES: usize = 256 * 1024;
 pub(crate) struct Executed {
     /// For the model, in the order of the calls.
     pub(crate) results: Vec<ContentBlock>,
+    /// What tools say after all results.
+    said: Vec<String>,
     /// What hooks add.
     pub(crate) context: Vec<String>,
     pub(crate) denials: Vec<PermissionDenial>,
@@ -131,10 +133,11 @@ pub(crate) async fn run_tools(
     past: Past,
     stop: &CancellationToken,
 ) -> Executed {
-    let calls = planned(reply, verdicts, past);
+    let calls = planned(setup, reply, verdicts, past);
     let alongside: Vec<bool> = calls.iter().map(|call| setup.runs_alongside(&call.name)).collect();
     let mut executed = Executed {
         results: Vec::new(),
+        said: Vec::new(),
         context: Vec::new(),
         denials: Vec::new(),
         messages: 0,
@@ -156,6 +159,7 @@ pub(crate) async fn run_tools(
             executed.take_in(setup, call, answer).await;
         }
     }
+    executed.say(setup).await;
     executed.close(setup, &calls).await;
     executed
 }
@@ -191,7 +195,18 @@ impl Executed {
             return;
         }
         self.messages += 1;
+        self.said.extend(answer.output.followed_by);
         setup.out.tool_result(block, answer.output.structured, answer.meta).await;
+    }
+
+    /// Gives what tools said besides: the API takes results only before anything else.
+    async fn say(&mut self, setup: &Setup) {
+        for text in std::mem::take(&mut self.said) {
+            let block = ContentBlock::text(text);
+            self.messages += 1;
+            setup.out.user(vec![block.clone()], None, true).await;
+            self.results.push(block);
+        }
     }
 
     /// Lets the hooks on a reply's calls see them all.
@@ -229,6 +244,7 @@ impl Setup {
 }
 
 fn planned(
+    setup: &Setup,
     reply: &wardian_protocol::Message,
     mut verdicts: HashMap<String, HookOutcome>,
     mut past: Past,
@@ -238,7 +254,7 @@ fn planned(
     let call = |(index, block): (usize, &ContentBlock)| match block {
         ContentBlock::ToolUse { id, name, input, .. } => Some(Planned {
             id: id.clone(),
-            name: name.clone(),
+            name: setup.real_name(name).to_owned(),
             input: input.clone(),
             verdict: verdicts.remove(id).unwrap_or_default(),
             cut: was_cut && index == last,

@@ -26,6 +26,7 @@ mod random;
 mod request;
 mod schema;
 mod session;
+pub mod skill;
 mod spending;
 mod state;
 mod structured;
@@ -65,6 +66,7 @@ pub use random::uuid as new_session_id;
 /// one's own.
 pub use schemars;
 pub use schemars::JsonSchema;
+pub use skill::Skill;
 pub use subagent::{AgentDefinition, AgentSource};
 pub use task::TaskOutput;
 pub use tool::{Tool, ToolContext, ToolOutput};

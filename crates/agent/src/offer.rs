@@ -134,7 +134,7 @@ impl ServerTools {
 
     fn wants(&self, name: &str) -> bool {
         match &self.set {
-            ToolSet::All => true,
+            ToolSet::All | ToolSet::Standard => true,
             ToolSet::Only(names) => names.iter().any(|wanted| wanted == name),
         }
     }

@@ -15,6 +15,7 @@ use crate::hook::Hooks;
 use crate::mcp::{self, McpConfigError, McpServer, OnElicitation, ToolSearch};
 use crate::memory::MemoryFile;
 use crate::permission::{CanUseTool, SettingsFiles};
+use crate::skill::Skill;
 use crate::subagent::AgentDefinition;
 use crate::tool::{Tool, ToolLimits};
 use crate::transcript::Conversation;
@@ -42,6 +43,12 @@ pub struct Options {
     pub memory: Vec<MemoryFile>,
     /// Slash commands besides the built-in ones. See [`CustomCommand`].
     pub commands: Vec<CustomCommand>,
+    /// Skills. See [`Skill`].
+    pub skills: Vec<Skill>,
+    /// The skills that the model has, by name; none: all.
+    pub enabled_skills: Option<Vec<String>>,
+    /// Names of tools that lead to others: a call of the one is a call of the other.
+    pub tool_aliases: BTreeMap<String, String>,
     /// When the conversation is made shorter by itself.
     pub auto_compact: AutoCompact,
     /// Keeps what files were before tools change them, for [`crate::QueryHandle::rewind_files`].
@@ -156,6 +163,9 @@ impl Default for Options {
             system_prompt_snapshot: false,
             memory: Vec::new(),
             commands: Vec::new(),
+            skills: Vec::new(),
+            enabled_skills: None,
+            tool_aliases: BTreeMap::new(),
             auto_compact: AutoCompact::default(),
             checkpoints: None,
             tools: ToolSet::default(),
@@ -248,6 +258,8 @@ pub enum ToolSet {
     /// All of them.
     #[default]
     All,
+    /// Those that the official CLI has when nothing is said: without Glob, Grep and the list of tasks.
+    Standard,
     /// These, by name.
     Only(Vec<String>),
 }

@@ -29,6 +29,7 @@ use crate::offer::ServerTools;
 use crate::permission::SettingsFiles;
 use crate::prompt::{self, Opening};
 use crate::query::{Command, text_prompt};
+use crate::skill::Skills;
 use crate::state::Limits;
 use crate::structured::StructuredOutput;
 use crate::subagent::{self, AgentDefinition};
@@ -39,7 +40,7 @@ use crate::turn::Cause;
 use crate::view::View;
 use crate::{
     AutoCompact, CanUseTool, Error, Interrupted, Message, Options, Prompt, RetryPolicy, SystemPrompt,
-    Thinking, ToolSet, UserMessage, random, tools,
+    Thinking, UserMessage, random, tools,
 };
 
 /// Prompts that may wait.
@@ -76,6 +77,9 @@ pub(crate) struct Setup {
     pub(crate) tools: Vec<Offered>,
     /// The tools as the API wants them.
     pub(crate) definitions: Vec<Value>,
+    pub(crate) skills: Skills,
+    /// Names that lead to another tool.
+    pub(crate) tool_aliases: Arc<BTreeMap<String, String>>,
     /// What takes the structured output, where a turn shall end with it.
     pub(crate) structured: Option<Arc<StructuredOutput>>,
     pub(crate) system: Vec<String>,
@@ -142,6 +146,16 @@ impl Setup {
         let journal = self.out.journal.as_ref()?;
         let made = journal.of_agent(&tag.agent_id);
         made.map_err(|error| tracing::warn!(%error, "a subagent's transcript is not kept")).ok().map(Arc::new)
+    }
+
+    /// The tool that a name in a call means: an alias leads to another, once.
+    pub(crate) fn real_name<'a>(&'a self, name: &'a str) -> &'a str {
+        self.tool_aliases.get(name).map_or(name, String::as_str)
+    }
+
+    /// What the model is told of the skills, where it can use them.
+    pub(crate) fn skill_listing(&self) -> Option<String> {
+        self.tool(tools::SKILL).and_then(|_| self.skills.listing())
     }
 
     /// Notes the end of a reply.
@@ -544,9 +558,10 @@ async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, E
     }
     let policy = policy(&options, &cwd, &additional_directories)?;
     let structured = options.output_schema.clone().map(StructuredOutput::new).transpose()?;
+    let skills = Skills::new(options.skills.clone(), options.enabled_skills.clone());
     let agents = Arc::new(subagent::all(std::mem::take(&mut options.agents)));
     let main_agent = main_agent(&mut options, &agents)?;
-    let mut tools = offered(&options, &policy, structured.clone(), &agents)?;
+    let mut tools = offered(&options, &policy, &skills, structured.clone(), &agents)?;
     // The structured output is the host's wish, whoever works.
     let is_admitted =
         |name: &str| name == "StructuredOutput" || main_agent.as_ref().is_none_or(|agent| agent.admits(name));
@@ -614,6 +629,8 @@ async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, E
         live,
         tools,
         definitions,
+        skills,
+        tool_aliases: Arc::new(options.tool_aliases),
         structured,
         can_use_tool: options.can_use_tool,
         settings_files: options.settings_files,
@@ -678,23 +695,11 @@ fn main_agent(
 fn offered(
     options: &Options,
     policy: &Policy,
+    skills: &Skills,
     structured: Option<Arc<StructuredOutput>>,
     agents: &BTreeMap<String, AgentDefinition>,
 ) -> Result<Vec<Offered>, Error> {
-    let mut chosen: Vec<Arc<dyn Tool>> = tools::builtin();
-    if let ToolSet::Only(names) = &options.tools {
-        let is_known = |name: &&String| {
-            tools::FOR_SERVERS.contains(&name.as_str())
-                || chosen.iter().any(|tool| tool.name() == tools::canonical(name))
-        };
-        if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
-            return Err(Error::UnknownTool(unknown.clone()));
-        }
-        chosen.retain(|tool| names.iter().any(|name| tools::canonical(name) == tool.name()));
-    } else {
-        let has_host = options.can_use_tool.is_some();
-        chosen.retain(|tool| tools::is_default(tool.name(), has_host));
-    }
+    let mut chosen = tools::chosen(&options.tools, skills, options.can_use_tool.is_some())?;
     for tool in &mut chosen {
         if tool.name() == "Agent" {
             *tool = Arc::new(tools::Agent::new(agents, options.background_tasks));

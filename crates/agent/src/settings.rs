@@ -92,6 +92,8 @@ pub struct Effective {
     pub memory: Vec<MemoryFile>,
     /// Slash commands.
     pub commands: Vec<CustomCommand>,
+    /// Whether the user trusts the project.
+    pub trusted: bool,
     /// Whether nobody may run without permissions.
     pub bypass_disabled: bool,
     /// What was left out, for standard error.
@@ -102,7 +104,7 @@ pub struct Effective {
 
 /// Reads all settings and takes them into the arguments.
 pub fn load(args: &mut Args, place: &Place<'_>) -> Result<Effective, Complaint> {
-    let mut effective = Effective::default();
+    let mut effective = Effective { trusted: place.trusted, ..Effective::default() };
     let mut layers = files(args.setting_sources, place, &mut effective)?;
     if let Some(given) = args.settings.take() {
         layers.push(Layer::given(&given)?);

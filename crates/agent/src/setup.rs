@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use wardian_agent::mcp::ToolSearch;
 use wardian_agent::{
-    Checkpoints, Conversation, Hooks, Options, PermissionMode, SystemPrompt, Thinking, ToolSet,
-    new_session_id, tools,
+    Checkpoints, Conversation, Hooks, Options, PermissionMode, Skill, SystemPrompt, Thinking, ToolSet,
+    new_session_id, skill, tools,
 };
 
 use crate::agents::Agents;
@@ -99,10 +99,12 @@ impl Setup {
         if !args.betas.is_empty() {
             api.headers.push(("anthropic-beta".to_owned(), args.betas.join(",")));
         }
+        let skills = skills(args, environment.config_dir.as_deref(), &cwd, settings.trusted);
         let checkpoints = environment.config_dir.filter(|_| environment.file_checkpoints);
         let defaults = Options::default();
         let model_given = args.model.is_some() || environment.model.is_some();
         let options = Options {
+            skills,
             cwd,
             model: args.model.take().or(environment.model).unwrap_or(defaults.model),
             fallback_models: std::mem::take(&mut args.fallback_models),
@@ -188,14 +190,29 @@ impl Setup {
     }
 }
 
+/// The skills of the user and of the project. What those of a project allow counts where the user trusts it.
+fn skills(args: &Args, config: Option<&Path>, cwd: &Path, trusted: bool) -> Vec<Skill> {
+    let mut found = Vec::new();
+    if let Some(config) = config.filter(|_| args.setting_sources.user) {
+        found.extend(skill::discover(&config.join("skills"), "user"));
+    }
+    if args.setting_sources.project {
+        let root = args.project_root.as_deref().map_or_else(|| cwd.to_owned(), |root| cwd.join(root));
+        let mut skills = skill::discover(&root.join(".claude/skills"), "project");
+        if !trusted {
+            skills.iter_mut().for_each(|skill| skill.allowed_tools.clear());
+        }
+        found.extend(skills);
+    }
+    found
+}
+
 /// The tools asked for that there are. A host that asks for others is told, and can do without them.
 fn built(asked: ToolSet) -> ToolSet {
-    let ToolSet::Only(names) = asked else { return asked };
-    let known = tools::builtin();
-    let (there, missing): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| {
-        tools::FOR_SERVERS.contains(&name.as_str())
-            || known.iter().any(|tool| tool.name() == tools::canonical(name))
-    });
+    let ToolSet::Only(names) = asked else { return ToolSet::Standard };
+    let known = tools::names();
+    let (there, missing): (Vec<String>, Vec<String>) =
+        names.into_iter().partition(|name| known.iter().any(|known| known == tools::canonical(name)));
     if !missing.is_empty() {
         eprintln!("warning: wardian-agent has no tool {}", missing.join(", "));
     }

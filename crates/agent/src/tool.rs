@@ -52,13 +52,15 @@ pub struct ToolOutput {
     pub structured: Value,
     /// Whether it failed.
     pub is_error: bool,
+    /// What the model is told after the results, in its user's place.
+    pub followed_by: Option<String>,
 }
 
 impl ToolOutput {
     /// A success.
     #[must_use]
     pub fn ok(text: impl Into<String>, structured: Value) -> Self {
-        Self { content: Value::String(text.into()), structured, is_error: false }
+        Self { content: Value::String(text.into()), structured, is_error: false, followed_by: None }
     }
 
     /// A failure that the model can act on; programs see `Error: <text>`.
@@ -69,6 +71,7 @@ impl ToolOutput {
             structured: Value::String(format!("Error: {text}")),
             content: Value::String(text),
             is_error: true,
+            followed_by: None,
         }
     }
 }

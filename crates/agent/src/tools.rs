@@ -22,6 +22,8 @@ pub(crate) mod mcp_resources;
 mod patch;
 mod plan;
 mod read;
+mod set;
+mod skill;
 mod task_stop;
 mod text;
 mod todo;
@@ -40,6 +42,10 @@ pub use self::plan::{EnterPlanMode, ExitPlanMode};
 pub use self::read::Read;
 pub use self::task_stop::TaskStop;
 pub use self::write::Write;
+
+pub(crate) use self::set::chosen;
+pub use self::set::names;
+pub(crate) use self::skill::NAME as SKILL;
 
 /// The tools that a session has only where there are tool servers.
 pub const FOR_SERVERS: [&str; 3] = [mcp_resources::LIST, mcp_resources::READ, tool_search::NAME];

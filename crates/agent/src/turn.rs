@@ -177,6 +177,7 @@ impl Session {
             end = End::Unkept;
         }
         self.end_command(&rules);
+        self.end_command(&self.setup.skills.take_granted());
         self.give_result(turn, end).await;
     }
 
@@ -496,7 +497,9 @@ impl Session {
                 |block: &ContentBlock| matches!(block, ContentBlock::Text { text, .. } if text == *note);
             !self.history.iter().any(|message| message.content.iter().any(says))
         };
-        let news = self.setup.servers.notes().iter().filter(said).map(ContentBlock::text).collect::<Vec<_>>();
+        let skills = self.setup.skill_listing();
+        let notes = self.setup.servers.notes().iter().chain(skills.as_ref());
+        let news = notes.filter(said).map(ContentBlock::text).collect::<Vec<_>>();
         if !news.is_empty() {
             self.setup.out.keep_context(news.clone()).await;
             self.hear(news);

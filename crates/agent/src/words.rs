@@ -113,6 +113,39 @@ pub(crate) fn server_note(server: &str, names: &str, instructions: Option<&str>)
     text
 }
 
+/// What the model is told of the skills that it may use.
+pub(crate) fn skills(lines: &str) -> String {
+    crate::prompt::reminder(&format!("Skills that you can use with the tool Skill:\n\n{lines}"))
+}
+
+/// Answers a call of a skill.
+pub(crate) fn skill_follows(name: &str) -> String {
+    format!("The instructions of the skill {name} follow.")
+}
+
+/// The instructions of a skill.
+pub(crate) fn skill(folder: &str, body: &str) -> String {
+    format!("The files of this skill are in {folder}\n\n{body}")
+}
+
+/// Answers a call of a skill that there is not.
+pub(crate) fn unknown_skill(name: &str, known: &[&str]) -> String {
+    let known = known.iter().take(100).copied().collect::<Vec<_>>().join(", ");
+    format!("There is no skill {:?}. The skills are: {known}.", shortened(name))
+}
+
+/// Answers a call of a skill that the host did not enable.
+pub(crate) fn skill_not_enabled(name: &str) -> String {
+    format!("The skill {name} is not enabled in this session. Go on without it.")
+}
+
+/// Answers a call of a skill that only people use.
+pub(crate) fn skill_for_people(name: &str) -> String {
+    format!(
+        "The skill {name} is only for people, who type /{name}. Go on without it; do not do by hand what it would."
+    )
+}
+
 /// Answers a call to a tool that does not exist.
 pub(crate) fn unknown_tool(name: &str, known: &[&str]) -> String {
     format!("There is no tool {:?} here. The tools are: {}.", shortened(name), known.join(", "))

@@ -39,6 +39,8 @@ mod process;
 mod restarts;
 #[path = "it/servers.rs"]
 mod servers;
+#[path = "it/skills.rs"]
+mod skills;
 #[path = "it/steering.rs"]
 mod steering;
 #[path = "it/structured.rs"]

@@ -99,6 +99,9 @@ fn argv(plan: &Plan) -> Vec<String> {
     }
 }
 
+/// The tools of an agent in a run.
+const TOOLS: &str = "Bash,Edit,Glob,Grep,Read,Write";
+
 fn agent_argv(plan: &Plan) -> Vec<String> {
     let mut argv: Vec<String> = vec![
         agent_program(),
@@ -107,6 +110,7 @@ fn agent_argv(plan: &Plan) -> Vec<String> {
         "--input-format=stream-json".to_owned(),
         // What lies in the workspace says nothing of how the agent runs.
         "--setting-sources=".to_owned(),
+        format!("--tools={TOOLS}"),
         format!("--model={}", plan.model),
         format!("--max-turns={}", plan.limits.max_turns),
         format!("--max-budget-usd={}", plan.limits.max_cost.to_string().trim_start_matches('$')),

@@ -163,7 +163,9 @@ impl Tools {
         let deny: Vec<&str> =
             NAMES.iter().map(|(name, _)| *name).filter(|name| !self.builtin.contains_key(name)).collect();
         let permissions = json!({"permissions": {"allow": allow, "ask": ask, "deny": deny}});
+        let tools: Vec<&str> = self.builtin.keys().copied().collect();
         vec![
+            format!("--tools={}", tools.join(",")),
             "--permission-mode=acceptEdits".to_owned(),
             "--permission-prompt-tool=stdio".to_owned(),
             format!("--settings={permissions}"),
@@ -318,6 +320,7 @@ mod tests {
         assert_eq!(
             tools.arguments(),
             [
+                "--tools=Bash,Edit,Glob,Grep,Read",
                 "--permission-mode=acceptEdits",
                 "--permission-prompt-tool=stdio",
                 "--settings={\"permissions\":{\"allow\":[\"Glob\",\"Grep\",\"Read\"],\"ask\":[\"Bash\",\"Edit\"],\

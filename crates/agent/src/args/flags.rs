@@ -165,7 +165,7 @@ fn budget(tokens: u64) -> Thinking {
 }
 
 fn tools(list: &str) -> ToolSet {
-    if list == "default" { ToolSet::All } else { ToolSet::Only(split_rules(list)) }
+    if list == "default" { ToolSet::Standard } else { ToolSet::Only(split_rules(list)) }
 }
 
 /// What was given to a flag, and the ways to read it.

@@ -55,7 +55,7 @@ fn both_styles_and_both_spellings_are_read() {
 fn tools_may_be_none_some_or_all() {
     assert_eq!(args(&["--tools="]).unwrap().tools, ToolSet::Only(Vec::new()));
     assert_eq!(args(&["--tools", ""]).unwrap().tools, ToolSet::Only(Vec::new()));
-    assert_eq!(args(&["--tools=default"]).unwrap().tools, ToolSet::All);
+    assert_eq!(args(&["--tools=default"]).unwrap().tools, ToolSet::Standard);
     let some = ToolSet::Only(vec!["Read".to_owned(), "Bash".to_owned()]);
     assert_eq!(args(&["--tools=Read,Bash"]).unwrap().tools, some);
 }

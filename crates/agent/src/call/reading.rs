@@ -263,11 +263,12 @@ pub(crate) fn hooks_on(
     block: &ContentBlock,
 ) -> Option<BoxFuture<'static, (String, HookOutcome)>> {
     let ContentBlock::ToolUse { id, name, input, .. } = block else { return None };
+    let name = setup.real_name(name);
     let tool = setup.tool(name)?;
     if !setup.hooks.listens(HookEvent::PreToolUse) || !schema::problems(&tool.schema, input).is_empty() {
         return None;
     }
-    let (hooks, id, name) = (setup.hooks.clone(), id.clone(), name.clone());
+    let (hooks, id, name) = (setup.hooks.clone(), id.clone(), name.to_owned());
     let (input, server) = (input.clone(), setup.servers.origin(&name).map(|origin| origin.provenance()));
     Some(Box::pin(async move {
         let outcome = hooks.before_call(&name, &id, &input, server).await;

@@ -16,6 +16,9 @@ use crate::servers;
 use crate::settings::nothing;
 use crate::setup::Setup;
 
+/// The most names of tools that lead to others: many times what there are.
+const MAX_ALIASES: usize = 1_000;
+
 impl Front {
     /// Takes the host's set-up in. Once the query has begun it is read and answered: what it began with stays.
     pub(super) fn initialize(&mut self, asked: Asked) -> Done {
@@ -53,7 +56,7 @@ impl Front {
             json!({"interrupted": conversation.is_interrupted(), "last_prompt_uuid": conversation.last_prompt()})
         });
         json!({
-            "commands": wardian_agent::command::listing(&options.commands),
+            "commands": wardian_agent::command::listing(&options.commands, &options.skills),
             "agents": self.setup.agents.listing(),
             "output_style": "default",
             "available_output_styles": ["default"],
@@ -112,6 +115,13 @@ fn set_field(setup: &mut Setup, name: &str, value: Value) -> Result<(), String> 
         "excludeDynamicSections" => setup.options.exclude_dynamic_sections = value == true,
         "jsonSchema" if value.is_object() => setup.options.output_schema = Some(value),
         "systemPromptSnapshot" => setup.options.system_prompt_snapshot = value == true,
+        "skills" => setup.options.enabled_skills = strings(&value),
+        "toolAliases" => {
+            let target =
+                |(name, target): (&String, &Value)| Some((name.clone(), target.as_str()?.to_owned()));
+            let aliases = value.as_object().into_iter().flatten();
+            setup.options.tool_aliases = aliases.take(MAX_ALIASES).filter_map(target).collect();
+        }
         "title" => {
             setup.options.title = value.as_str().filter(|title| !title.trim().is_empty()).map(str::to_owned)
         }
@@ -124,6 +134,12 @@ fn set_field(setup: &mut Setup, name: &str, value: Value) -> Result<(), String> 
         _ => return Err(format!("the initialize field '{name}' is not supported by wardian-agent yet")),
     }
     Ok(())
+}
+
+/// A list of texts; `None`: it is none.
+fn strings(value: &Value) -> Option<Vec<String>> {
+    let texts = value.as_array()?.iter();
+    Some(texts.filter_map(|text| text.as_str().map(str::to_owned)).collect())
 }
 
 fn set_hooks(

@@ -79,7 +79,7 @@ impl SessionHooks {
         if let Some(updated) = updated {
             // What does not fit the tool is shown as it is: a hook that takes something out must not fail to.
             let content = rendered(tool, &updated).unwrap_or_else(|| plain(&updated));
-            *output = ToolOutput { content, structured: updated, is_error: false };
+            *output = ToolOutput { content, ..ToolOutput::ok("", updated) };
         }
         After { context: after("PostToolUse", tool, &outcome), stops: outcome.stop.is_some() }
     }

@@ -41,7 +41,7 @@ pub(super) fn output(mut result: Value) -> ToolOutput {
         let said: Vec<&str> = blocks.iter().filter_map(|block| block["text"].as_str()).collect();
         return ToolOutput::error(said.join("\n"));
     }
-    ToolOutput { content: Value::Array(blocks), structured: Value::Array(content), is_error: false }
+    ToolOutput { content: Value::Array(blocks), ..ToolOutput::ok("", Value::Array(content)) }
 }
 
 /// Keeps a result that is too long for the model in a file, and says where.
@@ -68,7 +68,7 @@ pub(super) async fn fit(output: ToolOutput, most_chars: usize, context: &ToolCon
     let kept = kept.await.map_err(|error| tracing::warn!(%error, "a long tool result was not kept")).is_ok();
     let beginning: String = whole.chars().take(SHOWN_CHARS.min(most_chars)).collect();
     let text = words::server_said_too_much(chars, most_chars, kept.then_some(path.as_path()), &beginning);
-    ToolOutput { content: text.clone().into(), structured: text.into(), is_error: output.is_error }
+    ToolOutput { is_error: output.is_error, ..ToolOutput::ok(text.clone(), text.into()) }
 }
 
 /// A block; of an error only its words, for the API takes nothing else there.

@@ -240,7 +240,7 @@ fn launched(inner: &Setup, asked: &Asked, task: &Task) -> ToolOutput {
         "canReadOutputFile": inner.tool("Read").is_some() || inner.tool("Bash").is_some(),
     });
     let text = words::agent_launched(&task.id, &task.output);
-    ToolOutput { content: json!([{"type": "text", "text": text}]), structured, is_error: false }
+    ToolOutput { content: json!([{"type": "text", "text": text}]), ..ToolOutput::ok("", structured) }
 }
 
 fn told(inner: &Setup, asked: &Asked, task: &Task, report: Option<Report>) -> ToolOutput {
@@ -275,7 +275,7 @@ fn told(inner: &Setup, asked: &Asked, task: &Task, report: Option<Report>) -> To
         report.tools.len(),
         report.duration_ms,
     );
-    ToolOutput { content: json!([{"type": "text", "text": text}]), structured, is_error: false }
+    ToolOutput { content: json!([{"type": "text", "text": text}]), ..ToolOutput::ok("", structured) }
 }
 
 /// Keeps the report where the task's output is looked for.

@@ -298,6 +298,6 @@ fn told(input: &Input, ending: &Ending, output: &Output, note: Option<&str>) -> 
     // Programs expect the text of a failure where nothing else is to be told.
     match ending {
         Ending::Exited(_) if is_error => ToolOutput::error(content),
-        _ => ToolOutput { content: Value::String(content), structured, is_error },
+        _ => ToolOutput { is_error, ..ToolOutput::ok(content, structured) },
     }
 }

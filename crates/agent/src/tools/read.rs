@@ -256,5 +256,5 @@ fn show_image(given: &str, media_type: &str, bytes: &[u8]) -> Result<ToolOutput,
         "type": "image",
         "source": {"type": "base64", "media_type": media_type, "data": base64},
     });
-    Ok(ToolOutput { content: json!([block]), structured, is_error: false })
+    Ok(ToolOutput { content: json!([block]), ..ToolOutput::ok("", structured) })
 }

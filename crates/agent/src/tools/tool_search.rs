@@ -131,7 +131,7 @@ impl ToolSearch {
             return ToolOutput::ok("No tool that can be loaded fits this.", structured);
         }
         let references = found.iter().map(|name| json!({"type": "tool_reference", "tool_name": name}));
-        ToolOutput { content: references.collect(), structured, is_error: false }
+        ToolOutput { content: references.collect(), ..ToolOutput::ok("", structured) }
     }
 }
 

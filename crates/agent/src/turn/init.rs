@@ -44,7 +44,7 @@ impl Session {
             "wardian_version": env!("CARGO_PKG_VERSION"),
             "output_style": "default",
             "agents": agents,
-            "skills": [],
+            "skills": setup.skills.names(),
             "plugins": [],
             "capabilities": CAPABILITIES,
             "terminal_slash_commands": [],

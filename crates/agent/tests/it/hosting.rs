@@ -68,13 +68,13 @@ async fn rules_of_the_host_decide_and_ask_beats_allow() {
 #[tokio::test]
 async fn tools_are_chosen_by_name_and_a_denied_name_is_gone() {
     let deny = json!({"permissions": {"deny": ["Bash", "Write"]}}).to_string();
-    let all = ["Task", "Bash", "Edit", "Glob", "Grep", "Read", "TaskStop", "Write"];
+    let standard = ["Task", "Bash", "Edit", "Read", "Skill", "TaskStop", "Write"];
     for (flags, expected) in [
-        (vec![], &all[..]),
+        (vec![], &standard[..]),
         (vec!["--tools=Read,Bash"], &["Bash", "Read"][..]),
         (vec!["--tools", ""], &[]),
-        (vec!["--disallowedTools=Bash,Write,Task"], &["Edit", "Glob", "Grep", "Read", "TaskStop"]),
-        (vec!["--settings", &deny], &["Task", "Edit", "Glob", "Grep", "Read", "TaskStop"]),
+        (vec!["--disallowedTools=Bash,Write,Task"], &["Edit", "Read", "Skill", "TaskStop"]),
+        (vec!["--settings", &deny], &["Task", "Edit", "Read", "Skill", "TaskStop"]),
         (vec!["--tools=Read,Bash", "--disallowedTools", "Bash"], &["Read"]),
     ] {
         let server = model(&json!({"replies": [{"text": "Done."}]})).await;

@@ -282,8 +282,10 @@ fn by_mode(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Option<Decision> 
         PermissionMode::AcceptEdits
             if writes && facts.paths.iter().any(|path| files::is_guarded_below(policy, &path.resolved)) =>
         {
+            let by_rules = by_allow_rules(policy, call, facts);
             let text = "the file says what agents may do, or is run by itself";
-            return Some(Decision::ask(ReasonKind::Safety, text));
+            let is_allowed = matches!(by_rules, Decision::Allow { .. });
+            return Some(if is_allowed { by_rules } else { Decision::ask(ReasonKind::Safety, text) });
         }
         PermissionMode::AcceptEdits if writes && files::all_inside(policy, call, facts) => {
             return Some(Decision::allow(ReasonKind::Mode, "the mode acceptEdits allows edits here"));

@@ -487,4 +487,6 @@ fn everyday_edits_here_are_free_where_edits_are() {
     assert_eq!(file(&edits, "Write", ".claude/settings.json"), "ask");
     assert_eq!(file(&edits, "Write", ".git/hooks/pre-commit"), "ask");
     assert_eq!(file(&edits, "Write", "src/a.rs"), "allow");
+    let named = in_mode(AcceptEdits, policy(&["Write"], &[], &[]));
+    assert_eq!(file(&named, "Write", ".git/hooks/pre-commit"), "allow", "a rule says so");
 }

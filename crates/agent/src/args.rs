@@ -58,6 +58,7 @@ pub struct Args {
     pub thinking_display: Option<String>,
     pub task_budget: Option<u64>,
     pub include_partial_messages: bool,
+    pub replay_user_messages: bool,
     pub session_id: Option<String>,
     /// `--resume`: the id as it was given, whatever it is.
     pub resume: Option<String>,

@@ -134,6 +134,8 @@ pub struct Options {
     pub max_output_tokens: Option<u64>,
     /// Whether the raw events of the model's stream are given too.
     pub include_partial_messages: bool,
+    /// Whether prompts are given back as messages when they are taken.
+    pub replay_user_messages: bool,
     /// Whether `session_state_changed` messages are given: for a host that waits for `idle`.
     pub session_state_events: bool,
     /// What `system/init` says of where the key came from (`ANTHROPIC_API_KEY`, `none`, `user`, …).
@@ -206,6 +208,7 @@ impl Default for Options {
             effort: None,
             max_output_tokens: None,
             include_partial_messages: false,
+            replay_user_messages: false,
             session_state_events: false,
             api_key_source: "user".to_owned(),
             session_id: None,

@@ -100,6 +100,8 @@ pub(crate) struct Setup {
     pub(crate) thinking_display: Option<String>,
     pub(crate) task_budget: Option<u64>,
     pub(crate) effort: Option<String>,
+    /// Whether prompts are given back as messages.
+    pub(crate) replay_user_messages: bool,
     pub(crate) max_output_tokens: Option<u64>,
     /// The models that take the place of one that fails, in their order.
     pub(crate) fallback_models: Vec<String>,
@@ -223,6 +225,9 @@ pub(crate) async fn run(
         journal: conversation.as_ref().and_then(|conversation| conversation.journal.clone()),
         agent: None,
     };
+    let session_id = out.session_id.clone();
+    // source: the agent protocol reference, section 2.11.
+    options.api.headers.push(("x-claude-code-session-id".to_owned(), session_id));
     if let Some(journal) = &out.journal {
         journal.seal_with(cancel.clone());
     }
@@ -642,6 +647,7 @@ async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, E
         thinking_display: options.thinking_display,
         task_budget: options.task_budget,
         effort: options.effort,
+        replay_user_messages: options.replay_user_messages,
         max_output_tokens: options.max_output_tokens,
         fallback_models: resolved(&options.fallback_models),
         include_partial_messages: options.include_partial_messages,

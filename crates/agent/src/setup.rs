@@ -139,6 +139,7 @@ impl Setup {
             effort,
             max_output_tokens: environment.max_output_tokens,
             include_partial_messages: args.include_partial_messages,
+            replay_user_messages: args.replay_user_messages,
             session_state_events: args.stream_input,
             api_key_source: environment.api_key_source.to_owned(),
             session_id: args.session_id.take(),

@@ -26,6 +26,7 @@ use crate::{AutoCompact, UserMessage, random, words};
 mod ending;
 mod hooked;
 mod init;
+mod prompts;
 mod result;
 mod structured;
 
@@ -470,6 +471,7 @@ impl Session {
     }
 
     async fn hear_prompt(&mut self, prompt: UserMessage, context: Vec<String>) {
+        self.replay(&prompt).await;
         let mut content = prompt.message.content;
         without_breakpoints(&mut content);
         let uuid = prompt.uuid.unwrap_or_else(random::uuid);

@@ -131,7 +131,7 @@ const FLAGS: &[Flag] = &[
     not_built("plugin-dir", Takes::Value),
     harmless("print", Takes::Nothing),
     text("project-config-root", |args, value| args.project_root = not_empty(value).map(Into::into)),
-    harmless("replay-user-messages", Takes::Nothing),
+    switch("replay-user-messages", |args| args.replay_user_messages = true),
     text("resume", |args, value| args.resume = Some(value.to_owned())),
     text("resume-drops-turn", |args, value| args.resume_drops_turn = not_empty(value)),
     text("resume-session-at", |args, value| args.resume_at = not_empty(value)),

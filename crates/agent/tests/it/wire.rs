@@ -279,3 +279,34 @@ async fn thinking_is_told_as_it_grows() {
     assert_eq!((&last["estimated_tokens"], &last["estimated_tokens_delta"]), (&json!(6), &json!(2)));
     assert!(of_type(&frames, "assistant")[0]["thinking_duration_ms"].is_u64());
 }
+
+#[tokio::test]
+async fn prompts_are_given_back_to_who_wants_that() {
+    let server = model(&json!({"replies": [{"text": "One."}, {"text": "Two."}]})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut agent = Agent::start(&server, folder.path(), &["--replay-user-messages"]);
+    agent.send(prompt("first", UUID, &json!({}))).await;
+    agent.until("state/idle").await;
+    agent.prompt("second").await;
+    let (frames, _, code) = agent.end().await;
+    assert_eq!(code, Some(0));
+    let given = of_type(&frames, "user");
+    assert_eq!(given.len(), 1);
+    assert_eq!(
+        (&given[0]["isReplay"], &given[0]["message"]["content"][0]["text"]),
+        (&json!(true), &json!("second"))
+    );
+    assert!(
+        given[0]["uuid"].is_string()
+            && given[0]["session_id"].is_string()
+            && given[0]["timestamp"].is_string()
+    );
+    // Whose request it is stands in a header, too.
+    let ids: Vec<_> = server
+        .requests()
+        .iter()
+        .map(|request| request.header("x-claude-code-session-id").map(str::to_owned))
+        .collect();
+    assert_eq!(ids[0], frames[0]["session_id"].as_str().map(str::to_owned));
+    assert_eq!(ids[0], ids[1]);
+}

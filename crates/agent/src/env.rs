@@ -37,6 +37,9 @@ pub struct Environment {
     pub tool_search: ToolSearch,
     /// `WARDIAN_TRUST_PROJECT=1`: what the project's settings allow and run holds.
     pub trusts_project: bool,
+    /// `CLAUDE_CODE_SDK_READS_SESSION_STATE=1`: the host is an Agent SDK, which knows that several prompts may become one
+    /// turn.
+    pub sdk_prompts: bool,
     /// `IS_SANDBOX=1`: root is nobody's root here.
     pub is_sandbox: bool,
     /// `HOME`.
@@ -156,6 +159,7 @@ impl Environment {
             max_mcp_output_chars,
             tool_search: tool_search(get("ENABLE_TOOL_SEARCH").as_deref()),
             trusts_project: get("WARDIAN_TRUST_PROJECT").as_deref() == Some("1"),
+            sdk_prompts: get("CLAUDE_CODE_SDK_READS_SESSION_STATE").as_deref() == Some("1"),
             is_sandbox: get("IS_SANDBOX").as_deref() == Some("1"),
             home: get("HOME").map(PathBuf::from),
             config_dir: get("CLAUDE_CONFIG_DIR")

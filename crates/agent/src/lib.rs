@@ -22,6 +22,7 @@ pub mod output;
 pub mod permission;
 mod prompt;
 pub mod query;
+mod queue;
 mod random;
 mod request;
 mod schema;

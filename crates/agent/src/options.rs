@@ -134,6 +134,12 @@ pub struct Options {
     pub max_output_tokens: Option<u64>,
     /// Whether the raw events of the model's stream are given too.
     pub include_partial_messages: bool,
+    /// Whether prompts that wait are taken into the turn under way, between its rounds, and those left at its end begin
+    /// one turn together; a prompt with the priority `now` ends the turn, one with `later` waits for its end. Else each
+    /// is a turn of its own.
+    pub fold_prompts: bool,
+    /// Whether `command_lifecycle` messages say what becomes of the prompts that have ids.
+    pub prompt_events: bool,
     /// Whether prompts are given back as messages when they are taken.
     pub replay_user_messages: bool,
     /// Whether `session_state_changed` messages are given: for a host that waits for `idle`.
@@ -209,6 +215,8 @@ impl Default for Options {
             max_output_tokens: None,
             include_partial_messages: false,
             replay_user_messages: false,
+            fold_prompts: false,
+            prompt_events: false,
             session_state_events: false,
             api_key_source: "user".to_owned(),
             session_id: None,

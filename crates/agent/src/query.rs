@@ -228,6 +228,14 @@ impl QueryHandle {
         self.ask(|reply| Command::Interrupt { cancel_queued: true, reply }).await
     }
 
+    /// Takes a prompt back that waits, by its id. False: it does not wait.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn cancel_prompt(&self, uuid: &str) -> Result<bool, Error> {
+        self.ask(|reply| Command::CancelPrompt { uuid: uuid.to_owned(), reply }).await
+    }
+
     /// From the next decision on, this mode.
     ///
     /// # Errors
@@ -389,6 +397,7 @@ pub struct Interrupted {
 #[derive(Debug)]
 pub(crate) enum Command {
     Prompt { message: Box<UserMessage>, reply: oneshot::Sender<Result<(), Error>> },
+    CancelPrompt { uuid: String, reply: oneshot::Sender<bool> },
     EndInput(oneshot::Sender<()>),
     Interrupt { cancel_queued: bool, reply: oneshot::Sender<Interrupted> },
     SetPermissionMode { mode: PermissionMode, reply: oneshot::Sender<Result<(), Error>> },

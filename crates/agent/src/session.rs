@@ -1,6 +1,6 @@
 //! The one task that owns a query: its conversation, its prompts, what may change while it runs.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +29,7 @@ use crate::offer::ServerTools;
 use crate::permission::SettingsFiles;
 use crate::prompt::{self, Opening};
 use crate::query::{Command, text_prompt};
+use crate::queue::{Fate, Queue};
 use crate::skill::Skills;
 use crate::state::Limits;
 use crate::structured::StructuredOutput;
@@ -43,8 +44,6 @@ use crate::{
     Thinking, UserMessage, random, tools,
 };
 
-/// Prompts that may wait.
-const MAX_QUEUED_PROMPTS: usize = 1024;
 /// The most reply tokens asked for when nobody says how many: enough for any file, and a bound on what a reply reserves.
 const DEFAULT_MAX_TOKENS: u64 = 32_000;
 
@@ -189,6 +188,10 @@ pub(crate) struct Session {
     pub(crate) results: u64,
     /// What was used when the last result was given.
     pub(crate) reported: BTreeMap<String, ModelUsage>,
+    /// The prompts that wait; a subagent has none.
+    pub(crate) queue: Queue,
+    /// The prompts that the next turn begins with, as they came.
+    pub(crate) taken: Vec<UserMessage>,
     /// The ids of the prompts that were taken: none is taken twice.
     pub(crate) prompts: HashSet<String>,
     /// The last prompt before a restart, and the result of its turn if it ended.
@@ -236,6 +239,7 @@ pub(crate) async fn run(
     // However the session ends, its servers do.
     let _servers = mcp.guard();
     let (patience, spares_tasks) = (options.background_patience, options.interrupt_spares_tasks);
+    let (told, folds) = (options.prompt_events, options.fold_prompts);
     match set_up(options, out.clone(), mcp).await {
         Ok(mut setup) => {
             if let Some(system) = found.system_prompt.clone().filter(|_| setup.opening.keeps_system_prompt) {
@@ -247,6 +251,8 @@ pub(crate) async fn run(
             show.send_replace(Some(View::of(&session.setup)));
             let asks = session.setup.asks.clone();
             let mut inbox = Inbox::new(prompt, asks, tasks.clone());
+            inbox.queue.set_up(&out.session_id, told, folds);
+            session.queue = inbox.queue.clone();
             (inbox.patience, inbox.spares_tasks) = (patience, spares_tasks);
             if let Some(initial) = initial.filter(|_| session.is_new) {
                 inbox.queue.push_front(text_prompt(initial));
@@ -287,6 +293,8 @@ impl Session {
             open,
             results: 0,
             reported,
+            queue: Queue::default(),
+            taken: Vec::new(),
             prompts: prompts.into_iter().collect(),
             last,
             is_new,
@@ -305,6 +313,8 @@ impl Session {
             open: None,
             results: 0,
             reported: BTreeMap::new(),
+            queue: Queue::default(),
+            taken: Vec::new(),
             prompts: HashSet::new(),
             last: None,
             is_new: true,
@@ -321,13 +331,17 @@ impl Session {
         self.setup.spent()
     }
 
-    /// What a prompt begins. One that was taken already, before a restart maybe, begins nothing again: its turn is
+    /// What prompts begin together. One that was taken already, before a restart maybe, begins nothing again: its turn is
     /// taken to its end if it is open, and its result is given again if nobody may have heard it.
-    async fn cause(&mut self, prompt: UserMessage) -> Option<Cause> {
-        let is_known = prompt.uuid.as_ref().is_some_and(|uuid| self.prompts.contains(uuid));
-        if !is_known {
+    async fn cause(&mut self, prompts: Vec<UserMessage>) -> Option<Cause> {
+        let is_known =
+            |prompt: &UserMessage| prompt.uuid.as_ref().is_some_and(|uuid| self.prompts.contains(uuid));
+        let (known, new): (Vec<_>, Vec<_>) = prompts.into_iter().partition(is_known);
+        if let Some(prompt) = folded(&new) {
+            self.taken = new;
             return Some(Cause::Prompt(Box::new(prompt)));
         }
+        let prompt = known.into_iter().next()?;
         match self.last.take_if(|(uuid, _)| prompt.uuid.as_ref() == Some(uuid)) {
             Some((_, Some(result))) => {
                 self.setup.out.send(result).await;
@@ -394,7 +408,7 @@ impl Session {
             let cause = match first.take() {
                 Some(cause) => Some(cause),
                 None => match inbox.next(&mut commands, &live, &cancel, || self.answer_asks()).await {
-                    Next::Prompt(prompt) => self.cause(*prompt).await,
+                    Next::Prompts(prompts) => self.cause(prompts).await,
                     Next::Notices(notices) => Some(Cause::Notices(notices)),
                     Next::Rest => {
                         self.rest().await;
@@ -403,26 +417,59 @@ impl Session {
                     Next::End => return,
                 },
             };
-            let Some(cause) = cause else { continue };
+            let Some(cause) = cause else {
+                self.tell_news().await;
+                continue;
+            };
             // Whatever begins now, what was before the restart is past.
             self.last = None;
             let stop = cancel.child_token();
-            let turn = self.turn(cause, &stop);
-            let mut turn = Box::pin(turn);
-            loop {
-                tokio::select! {
-                    biased;
-                    Some(command) = commands.recv() => inbox.take_in(command, &live, Some(&stop)),
-                    () = &mut turn => break,
+            // Hosts hear of this before they hear of the prompt.
+            self.run_begins().await;
+            let out = self.setup.out.clone();
+            let uuids: Vec<String> = self.taken.iter().filter_map(|prompt| prompt.uuid.clone()).collect();
+            {
+                let mut turn = Box::pin(self.turn(cause, &stop));
+                loop {
+                    tokio::select! {
+                        biased;
+                        Some(command) = commands.recv() => inbox.take_in(command, &live, Some(&stop)),
+                        () = inbox.queue.tell(&out), if inbox.queue.has_news() => (),
+                        () = &mut turn => break,
+                    }
                 }
             }
+            let fate = if stop.is_cancelled() { Fate::Cancelled } else { Fate::Completed };
+            self.taken.clear();
+            self.queue.note(&uuids, fate);
+            self.tell_news().await;
+            // Where more came meanwhile it goes on without a rest.
+            while let Ok(command) = commands.try_recv() {
+                inbox.take_in(command, &live, None);
+            }
+            self.rest().await;
+        }
+    }
+
+    /// Tells hosts what became of prompts.
+    pub(crate) async fn tell_news(&self) {
+        while self.queue.has_news() {
+            self.queue.tell(&self.setup.out).await;
         }
     }
 }
 
+/// Prompts as one: what they say one after the other, under the id of the last.
+fn folded(prompts: &[UserMessage]) -> Option<UserMessage> {
+    let mut prompt = prompts.last()?.clone();
+    prompt.message.content =
+        prompts.iter().flat_map(|prompt| prompt.message.content.iter().cloned()).collect();
+    Some(prompt)
+}
+
 /// What a session does next.
 enum Next {
-    Prompt(Box<UserMessage>),
+    Prompts(Vec<UserMessage>),
     /// Something in the background has ended.
     Notices(Vec<Notice>),
     /// Nothing, but what goes on in the background has changed.
@@ -432,7 +479,7 @@ enum Next {
 
 /// Prompts that wait.
 struct Inbox {
-    queue: VecDeque<UserMessage>,
+    queue: Queue,
     open: bool,
     asks: Asks,
     tasks: Tasks,
@@ -443,13 +490,13 @@ struct Inbox {
 
 impl Inbox {
     fn new(prompt: Prompt, asks: Asks, tasks: Tasks) -> Self {
-        let (queue, open) = match prompt {
-            Prompt::Text(text) => ([text_prompt(text)].into(), false),
-            Prompt::Messages(messages) => (messages.into(), false),
+        let (first, open) = match prompt {
+            Prompt::Text(text) => (vec![text_prompt(text)], false),
+            Prompt::Messages(messages) => (messages, false),
             // A stream is passed on by `query`.
-            Prompt::Open | Prompt::Stream(_) => (VecDeque::new(), true),
+            Prompt::Open | Prompt::Stream(_) => (Vec::new(), true),
         };
-        Self { queue, open, asks, tasks, patience: Duration::ZERO, spares_tasks: false }
+        Self { queue: Queue::of(first), open, asks, tasks, patience: Duration::ZERO, spares_tasks: false }
     }
 
     /// What comes next; the end when no more prompts come and what is in the background has ended, or takes too long.
@@ -470,8 +517,9 @@ impl Inbox {
             if cancel.is_cancelled() {
                 return Next::End;
             }
-            if let Some(prompt) = self.queue.pop_front() {
-                return Next::Prompt(Box::new(prompt));
+            let prompts = self.queue.take();
+            if !prompts.is_empty() {
+                return Next::Prompts(prompts);
             }
             let notices = self.tasks.take_notices(None);
             if !notices.is_empty() {
@@ -496,16 +544,11 @@ impl Inbox {
     fn take_in(&mut self, command: Command, live: &Mutex<Live>, turn: Option<&CancellationToken>) {
         match command {
             Command::Prompt { message, reply } => {
-                let full = self.queue.len() >= MAX_QUEUED_PROMPTS;
-                let answer = match (self.open, full) {
-                    (false, _) => Err(Error::Ended),
-                    (true, true) => Err(Error::QueueFull { limit: MAX_QUEUED_PROMPTS }),
-                    (true, false) => {
-                        self.queue.push_back(*message);
-                        Ok(())
-                    }
-                };
+                let answer = if self.open { self.queue.push(*message) } else { Err(Error::Ended) };
                 let _ = reply.send(answer);
+            }
+            Command::CancelPrompt { uuid, reply } => {
+                let _ = reply.send(self.queue.cancel(&uuid));
             }
             Command::EndInput(reply) => {
                 self.open = false;
@@ -513,12 +556,10 @@ impl Inbox {
             }
             Command::Interrupt { cancel_queued, reply } => {
                 let mut interrupted = Interrupted::default();
-                let uuids = self.queue.iter().filter_map(|prompt| prompt.uuid.clone()).collect();
                 if cancel_queued {
-                    self.queue.clear();
-                    interrupted.cancelled = uuids;
+                    interrupted.cancelled = self.queue.cancel_all();
                 } else {
-                    interrupted.still_queued = uuids;
+                    interrupted.still_queued = self.queue.uuids();
                 }
                 if let Some(turn) = turn {
                     turn.cancel();

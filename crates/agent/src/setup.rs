@@ -139,6 +139,8 @@ impl Setup {
             effort,
             max_output_tokens: environment.max_output_tokens,
             include_partial_messages: args.include_partial_messages,
+            fold_prompts: environment.sdk_prompts,
+            prompt_events: environment.sdk_prompts,
             replay_user_messages: args.replay_user_messages,
             session_state_events: args.stream_input,
             api_key_source: environment.api_key_source.to_owned(),

@@ -70,6 +70,10 @@ pub(crate) enum End {
     ContextFull,
     AbortedStreaming,
     AbortedTools,
+    /// A prompt that could not wait came while the model replied.
+    CutStreaming,
+    /// The same while tools ran: they ended, and the model does not hear of it in this turn.
+    CutTools,
     HookStopped,
     /// A hook on the end of the turn ended it.
     StopHookPrevented,
@@ -158,6 +162,8 @@ impl End {
             | Self::RequestTooLarge
             | Self::Refused
             | Self::ContextFull
+            | Self::CutStreaming
+            | Self::CutTools
             | Self::HookStopped
             | Self::StopHookPrevented
             | Self::PromptRefused
@@ -168,7 +174,9 @@ impl End {
     pub(crate) const fn is_error(self) -> bool {
         !matches!(
             self,
-            Self::Completed
+            Self::CutStreaming
+                | Self::CutTools
+                | Self::Completed
                 | Self::HookStopped
                 | Self::StopHookPrevented
                 | Self::PromptRefused
@@ -185,8 +193,8 @@ impl End {
             Self::ApiError | Self::Refused => "api_error",
             Self::PromptTooLong | Self::ContextFull => "prompt_too_long",
             Self::RequestTooLarge => "image_error",
-            Self::AbortedStreaming => "aborted_streaming",
-            Self::AbortedTools => "aborted_tools",
+            Self::AbortedStreaming | Self::CutStreaming => "aborted_streaming",
+            Self::AbortedTools | Self::CutTools => "aborted_tools",
             Self::HookStopped => "hook_stopped",
             Self::Deferred => "tool_deferred",
             Self::StopHookPrevented => "stop_hook_prevented",
@@ -219,6 +227,8 @@ impl End {
             | Self::RequestTooLarge
             | Self::Refused
             | Self::ContextFull
+            | Self::CutStreaming
+            | Self::CutTools
             | Self::HookStopped
             | Self::StopHookPrevented
             | Self::PromptRefused

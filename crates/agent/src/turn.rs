@@ -15,6 +15,7 @@ use crate::command::Local;
 use crate::execute::{Deferred, Past, ToolsEnd, run_tools};
 use crate::frames::presentable;
 use crate::meter::{add_usage, no_usage};
+use crate::queue::Fate;
 use crate::request::{Parts, body, without_breakpoints};
 use crate::session::Session;
 use crate::spending::Spending;
@@ -78,6 +79,8 @@ pub(crate) struct Turn {
     fallbacks: VecDeque<String>,
     /// How often a reply broke off in the middle.
     breaks: u32,
+    /// The ids of the prompts that it took in.
+    folded: Vec<String>,
     /// How often hooks kept it from ending.
     stop_blocks: u32,
     deferred: Option<Deferred>,
@@ -121,6 +124,7 @@ impl Turn {
             model: None,
             fallbacks,
             breaks: 0,
+            folded: Vec::new(),
             stop_blocks: 0,
             deferred: None,
             output: structured::Output::default(),
@@ -133,9 +137,7 @@ impl Session {
     pub(crate) async fn turn(&mut self, cause: Cause, stop: &CancellationToken) {
         let mut turn = Turn::new(self.setup.fallback_models.clone().into());
         self.run_begins().await;
-        if let Cause::Prompt(prompt) = &cause {
-            turn.spending.prompts.extend(prompt.uuid.clone());
-        }
+        turn.spending.prompts = self.begin_prompts().await;
         self.refresh_tools();
         let cause = match cause {
             Cause::Prompt(prompt)
@@ -148,6 +150,9 @@ impl Session {
         };
         let heard = self.show_hooks(&cause, stop).await;
         self.give_init(&turn).await;
+        for prompt in std::mem::take(&mut self.taken) {
+            self.replay(&prompt).await;
+        }
         let mut rules = Vec::new();
         let reply = match cause {
             Cause::Restart => self.open.take(),
@@ -179,6 +184,8 @@ impl Session {
         }
         self.end_command(&rules);
         self.end_command(&self.setup.skills.take_granted());
+        self.queue.note(&turn.folded, Fate::Completed);
+        self.tell_news().await;
         self.give_result(turn, end).await;
     }
 
@@ -186,7 +193,8 @@ impl Session {
         self.setup.out.system("init", self.init_fields(turn)).await;
     }
 
-    async fn run_begins(&mut self) {
+    /// Tells the host that something goes on, unless it was told.
+    pub(crate) async fn run_begins(&mut self) {
         if self.setup.state_events && !std::mem::replace(&mut self.is_running, true) {
             self.setup.out.state("running").await;
         }
@@ -194,7 +202,7 @@ impl Session {
 
     /// Tells the host that nothing goes on, if that is so: subagents in the background count, commands do not.
     pub(crate) async fn rest(&mut self) {
-        if self.is_running && !self.setup.tasks.has_agents() {
+        if self.is_running && !self.setup.tasks.has_agents() && !self.queue.goes_on() {
             self.is_running = false;
             self.setup.out.state("idle").await;
         }
@@ -265,7 +273,10 @@ impl Session {
                         Called::Broken(_, failure) | Called::Failed(failure) => {
                             return self.api_error(turn, &failure).await;
                         }
-                        Called::Interrupted(partial) => return self.interrupted(turn, partial).await,
+                        Called::Interrupted(partial) if stop.is_cancelled() => {
+                            return self.interrupted(turn, partial).await;
+                        }
+                        Called::Interrupted(partial) => return self.cut(turn, partial).await,
                     }
                 }
             };
@@ -274,6 +285,11 @@ impl Session {
                     if let Some(end) = self.run_tools(turn, whole, past, stop).await {
                         return end;
                     }
+                    if self.queue.is_urgent() {
+                        turn.result.clear();
+                        return End::CutTools;
+                    }
+                    self.fold(turn).await;
                 }
                 Step::Continue => self.say(turn, words::GO_ON).await,
                 Step::Resume => (),
@@ -293,6 +309,8 @@ impl Session {
     async fn call(&mut self, turn: &mut Turn, stop: &CancellationToken) -> Called {
         loop {
             self.refresh_tools();
+            let cut = stop.child_token();
+            self.queue.arm(cut.clone());
             let Self { setup, history, .. } = self;
             let model = turn.current_model(setup);
             let (thinking, effort) = {
@@ -318,7 +336,7 @@ impl Session {
             };
             let has_fallback = !turn.fallbacks.is_empty();
             let max_tokens = setup.max_tokens(&model);
-            let called = call_model(setup, &mut turn.spending, max_tokens, write, has_fallback, stop).await;
+            let called = call_model(setup, &mut turn.spending, max_tokens, write, has_fallback, &cut).await;
             match called {
                 Called::Failed(failure) => {
                     let Some(trigger) = failure.fallback_trigger().filter(|_| has_fallback) else {
@@ -471,7 +489,6 @@ impl Session {
     }
 
     async fn hear_prompt(&mut self, prompt: UserMessage, context: Vec<String>) {
-        self.replay(&prompt).await;
         let mut content = prompt.message.content;
         without_breakpoints(&mut content);
         let uuid = prompt.uuid.unwrap_or_else(random::uuid);

@@ -94,6 +94,7 @@ impl Front {
     async fn ask(&mut self, asked: Asked) -> Done {
         match asked.subtype.as_str() {
             "apply_flag_settings" => self.apply_flag_settings(asked).await,
+            "cancel_async_message" => self.cancel_async_message(asked).await,
             "file_suggestions" => self.file_suggestions(asked),
             "get_binary_version" => Ok(Answer::Now(models::version())),
             "get_context_usage" => self.context_usage(),

@@ -16,6 +16,11 @@ struct Interrupt {
 }
 
 #[derive(Deserialize)]
+struct CancelMessage {
+    message_uuid: String,
+}
+
+#[derive(Deserialize)]
 struct Mode {
     #[serde(default)]
     mode: String,
@@ -61,6 +66,20 @@ impl Front {
         } else {
             json!({"still_queued": query.interrupt().await.unwrap_or_default().still_queued})
         }))
+    }
+
+    pub(super) async fn cancel_async_message(&self, asked: Asked) -> Done {
+        let CancelMessage { message_uuid } = asked.read()?;
+        let cancelled = match &self.query {
+            // It may have just ended.
+            Some(query) => query.handle().cancel_prompt(&message_uuid).await.unwrap_or(false),
+            None => false,
+        };
+        let mut answer = json!({"cancelled": cancelled});
+        if cancelled {
+            answer["message_uuid"] = message_uuid.into();
+        }
+        Ok(Answer::Now(answer))
     }
 
     pub(super) async fn set_permission_mode(&mut self, asked: Asked) -> Done {

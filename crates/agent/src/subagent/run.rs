@@ -208,7 +208,9 @@ impl End {
             | Self::PromptRefused
             | Self::Unstructured
             | Self::Unkept => EndKind::Failed,
-            Self::AbortedStreaming | Self::AbortedTools => EndKind::Aborted,
+            Self::AbortedStreaming | Self::AbortedTools | Self::CutStreaming | Self::CutTools => {
+                EndKind::Aborted
+            }
         }
     }
 }

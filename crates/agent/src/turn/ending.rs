@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use wardian_protocol::{JsonMap, Usage};
 
 use super::result::whole;
-use super::{ApiFailure, Turn};
+use super::{ApiFailure, Turn, text_of};
 use crate::call::{Partial, Whole};
 use crate::client::Failure;
 use crate::frames::one_block;
@@ -75,6 +75,8 @@ impl Session {
             | End::RequestTooLarge
             | End::AbortedStreaming
             | End::AbortedTools
+            | End::CutStreaming
+            | End::CutTools
             | End::HookStopped
             | End::StopHookPrevented
             | End::PromptRefused
@@ -106,8 +108,28 @@ impl Session {
         end
     }
 
+    /// Ends a turn for a prompt that cannot wait, while the model replied: what it had said is the result.
+    pub(super) async fn cut(&mut self, turn: &mut Turn, partial: Option<Box<Partial>>) -> End {
+        turn.result = partial.as_ref().map(|partial| text_of(&partial.message.content)).unwrap_or_default();
+        let open = self.stopped(turn, partial).await;
+        if let Some(message) = open.filter(|_| self.setup.include_partial_messages) {
+            self.setup.stop_reply(message).await;
+        }
+        End::CutStreaming
+    }
+
     /// Ends a turn that was stopped while the model replied: what it had said stays said, its calls are not run.
     pub(super) async fn interrupted(&mut self, turn: &mut Turn, partial: Option<Box<Partial>>) -> End {
+        let open = self.stopped(turn, partial).await;
+        self.note(turn, words::INTERRUPTED).await;
+        if let Some(message) = open.filter(|_| self.setup.include_partial_messages) {
+            self.setup.stop_reply(message).await;
+        }
+        End::AbortedStreaming
+    }
+
+    /// Gives what a stopped reply held, and answers its calls. What is left open of the raw stream is the caller's to end.
+    async fn stopped(&mut self, turn: &mut Turn, partial: Option<Box<Partial>>) -> Option<OpenReply> {
         if partial.is_none() {
             self.setup.keep_reply_end(false, None).await;
         }
@@ -135,11 +157,7 @@ impl Session {
             self.setup.keep_reply_end(keep, message.stop_reason.as_deref()).await;
         }
         turn.progress.user_messages += self.settle().await;
-        self.note(turn, words::INTERRUPTED).await;
-        if let Some(message) = open.filter(|_| self.setup.include_partial_messages) {
-            self.setup.stop_reply(message).await;
-        }
-        End::AbortedStreaming
+        open
     }
 
     /// Takes up a reply that broke off: what was given of it stays said, its calls are not run, and the model is asked

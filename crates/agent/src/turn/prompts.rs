@@ -1,14 +1,43 @@
-//! The prompts of a turn, as hosts hear of them.
+//! The prompts of a turn: those that it begins with, and those that it takes in on its way.
 
+use super::Turn;
 use crate::frames::Out;
+use crate::queue::Fate;
 use crate::session::Session;
 use crate::{Message, UserMessage};
 
 impl Session {
+    /// Tells hosts that the prompts of a turn are taken; gives the ids of those that have one.
+    pub(super) async fn begin_prompts(&mut self) -> Vec<String> {
+        // That they were queued first.
+        self.tell_news().await;
+        let uuids: Vec<String> = self.taken.iter().filter_map(|prompt| prompt.uuid.clone()).collect();
+        self.queue.note(&uuids, Fate::Started);
+        self.tell_news().await;
+        // Those before the last are heard under its id, and are not taken again.
+        self.prompts.extend(uuids.iter().rev().skip(1).cloned());
+        uuids
+    }
+
     /// Gives a prompt back as a message, where hosts want that.
     pub(super) async fn replay(&self, prompt: &UserMessage) {
         if self.setup.replay_user_messages {
             self.setup.out.replay(prompt).await;
+        }
+    }
+
+    /// Takes in the prompts that wait for the next round.
+    pub(super) async fn fold(&mut self, turn: &mut Turn) {
+        let known = self.prompts.clone();
+        let is_new = |prompt: &UserMessage| prompt.uuid.as_ref().is_none_or(|uuid| !known.contains(uuid));
+        for prompt in self.queue.take_between(is_new) {
+            self.replay(&prompt).await;
+            let uuid = prompt.uuid.clone();
+            self.queue.note(&uuid, Fate::Started);
+            self.tell_news().await;
+            turn.spending.prompts.extend(uuid.clone());
+            turn.folded.extend(uuid);
+            self.hear_prompt(prompt, Vec::new()).await;
         }
     }
 }

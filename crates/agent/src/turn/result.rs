@@ -56,7 +56,6 @@ impl Session {
         let result = Message::Result(Box::new(result));
         self.setup.out.keep_turn_end(&result).await;
         self.setup.out.send(result).await;
-        self.rest().await;
     }
 
     fn more_of_result(
@@ -98,7 +97,7 @@ impl Session {
             ("model_usage_since_last_result", json!(since)),
             ("fast_mode_state", json!("off")),
             ("fast_mode_disabled_reason", json!("unknown")),
-            ("queued_turn_count", json!(0)),
+            ("queued_turn_count", json!(self.queue.len())),
             ("result_index", json!(self.results)),
             ("safety_stops", json!(turn.progress.refusals)),
             ("subagent_stats", self.setup.tasks.stats()),

@@ -310,3 +310,148 @@ async fn prompts_are_given_back_to_who_wants_that() {
     assert_eq!(ids[0], frames[0]["session_id"].as_str().map(str::to_owned));
     assert_eq!(ids[0], ids[1]);
 }
+
+/// The program as the SDKs start it: prompts that wait are taken together, and it is told what becomes of them.
+fn sdk(server: &wardian_model::Server, cwd: &std::path::Path, flags: &[&str]) -> Agent {
+    let stream = ["--output-format", "stream-json", "--verbose", "--input-format", "stream-json"];
+    let args: Vec<&str> = stream.iter().chain(flags).copied().collect();
+    let mut command = command(server, cwd, &args);
+    command.env("CLAUDE_CODE_SDK_READS_SESSION_STATE", "1");
+    Agent::spawn(command)
+}
+
+fn uuid(n: u8) -> String {
+    format!("{n}{n}{n}{n}{n}{n}{n}{n}-1111-4111-8111-111111111111")
+}
+
+/// What was told, in order: lives of prompts as `1 queued`, other frames by their kind.
+fn story(frames: &[Value]) -> Vec<String> {
+    let tell = |frame: &Value| match frame["type"].as_str().unwrap() {
+        "command_lifecycle" => {
+            format!("{} {}", &frame["command_uuid"].as_str().unwrap()[..1], frame["state"].as_str().unwrap())
+        }
+        "system" if frame["subtype"] == "session_state_changed" => {
+            frame["state"].as_str().unwrap().to_owned()
+        }
+        "system" => frame["subtype"].as_str().unwrap().to_owned(),
+        "control_response" => "answer".to_owned(),
+        kind => kind.to_owned(),
+    };
+    frames.iter().map(tell).collect()
+}
+
+#[tokio::test]
+async fn prompts_that_wait_are_one_turn() {
+    let server = model(&json!({"replies": [{"text": "One.", "hold": true}, {"text": "Two."}]})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut agent = sdk(&server, folder.path(), &["--replay-user-messages"]);
+    agent.send(prompt("first", &uuid(1), &json!({}))).await;
+    server.wait_for(1).await;
+    agent.send(prompt("second", &uuid(2), &json!({}))).await;
+    agent.send(prompt("third", &uuid(3), &json!({}))).await;
+    agent.send(prompt("fourth", &uuid(4), &json!({}))).await;
+    agent.control("c", json!({"subtype": "cancel_async_message", "message_uuid": uuid(3)})).await;
+    agent.control("x", json!({"subtype": "cancel_async_message", "message_uuid": uuid(3)})).await;
+    agent.control("i", json!({"subtype": "interrupt"})).await;
+    let frames = agent.until("state/idle").await;
+    let answers = of_type(&frames, "control_response");
+    assert_eq!(answers[0]["response"]["response"], json!({"cancelled": true, "message_uuid": uuid(3)}));
+    assert_eq!(answers[1]["response"]["response"], json!({"cancelled": false}));
+    assert_eq!(answers[2]["response"]["response"], json!({"still_queued": [uuid(2), uuid(4)]}));
+    let lives: Vec<String> = story(&frames)
+        .into_iter()
+        .filter(|told| !matches!(told.as_str(), "answer" | "assistant" | "user"))
+        .collect();
+    assert_eq!(
+        lives,
+        [
+            "running",
+            "1 queued",
+            "1 started",
+            "init",
+            "2 queued",
+            "3 queued",
+            "4 queued",
+            "3 cancelled",
+            "result",
+            "1 cancelled",
+            "2 started",
+            "4 started",
+            "init",
+            "result",
+            "2 completed",
+            "4 completed",
+            "idle",
+        ]
+    );
+    let results = of_type(&frames, "result");
+    assert_eq!(results[1]["user_message_uuids"], json!([uuid(2), uuid(4)]));
+    assert_eq!(results[1]["user_message_uuid"], json!(uuid(4)));
+    let replayed: Vec<&Value> =
+        of_type(&frames, "user").into_iter().filter(|frame| frame["isReplay"] == true).collect();
+    let uuids: Vec<&str> = replayed.iter().map(|frame| frame["uuid"].as_str().unwrap()).collect();
+    assert_eq!(uuids, [uuid(1), uuid(2), uuid(4)]);
+    let said = server.requests()[1].body["messages"].to_string();
+    assert!(said.contains("second") && said.contains("fourth") && !said.contains("third"), "{said}");
+    assert_eq!(agent.end().await.2, Some(0));
+}
+
+#[tokio::test]
+async fn a_prompt_joins_the_turn_under_way_waits_or_ends_it() {
+    for (priority, requests, results, terminal) in
+        [("next", 2, 1, "completed"), ("later", 3, 2, "completed"), ("now", 2, 2, "aborted_tools")]
+    {
+        let bash = json!({"name": "Bash", "id": "toolu_1", "input": {"command": "mkfifo up; cat up"}});
+        let server =
+            model(&json!({"replies": [{"tool_use": [bash]}, {"text": "After."}, {"text": "Then."}]})).await;
+        let folder = tempfile::tempdir().unwrap();
+        let mut agent = sdk(&server, folder.path(), &["--allowedTools=Bash"]);
+        agent.send(prompt("first", &uuid(1), &json!({}))).await;
+        let fifo = folder.path().join("up");
+        while !fifo.exists() {
+            tokio::task::yield_now().await;
+        }
+        agent.send(prompt("second", &uuid(2), &json!({"priority": priority}))).await;
+        let mut frames = agent.until("assistant").await;
+        while !story(&frames).contains(&"2 queued".to_owned()) {
+            frames.push(agent.next().await.unwrap());
+        }
+        tokio::fs::write(&fifo, "x").await.unwrap();
+        frames.extend(agent.until("state/idle").await);
+        assert_eq!(server.requests().len(), requests, "{priority}");
+        let given = of_type(&frames, "result");
+        assert_eq!(given.len(), results, "{priority}");
+        assert_eq!(given[0]["terminal_reason"], terminal, "{priority}");
+        assert_eq!((&given[0]["subtype"], &given[0]["is_error"]), (&json!("success"), &json!(false)));
+        assert_eq!(given[0]["num_turns"], 2, "{priority}");
+        let told = story(&frames);
+        let place = |text: &str| told.iter().position(|told| told == text).unwrap();
+        assert_eq!(place("2 started") < place("result"), priority == "next", "{told:?}");
+        assert!(place("2 started") < place("2 completed"), "{told:?}");
+        let said = server.requests()[1].body["messages"].to_string();
+        assert_eq!(said.contains("second"), priority != "later", "{said}");
+        assert_eq!(agent.end().await.2, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_prompt_that_cannot_wait_ends_the_reply_under_way() {
+    let server = model(&json!({"replies": [{"text": "Once upon", "hold": true}, {"text": "After."}]})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut agent = sdk(&server, folder.path(), &["--include-partial-messages"]);
+    agent.send(prompt("first", &uuid(1), &json!({}))).await;
+    let mut frames = Vec::new();
+    while frames.last().is_none_or(|frame: &Value| frame["event"]["type"] != "content_block_delta") {
+        frames.push(agent.next().await.unwrap());
+    }
+    agent.send(prompt("second", &uuid(2), &json!({"priority": "now"}))).await;
+    frames.extend(agent.until("state/idle").await);
+    let results = of_type(&frames, "result");
+    assert_eq!(results.len(), 2);
+    assert_eq!((&results[0]["result"], &results[0]["is_error"]), (&json!("Once upon"), &json!(false)));
+    assert_eq!(results[0]["terminal_reason"], "aborted_streaming");
+    assert_eq!(of_type(&frames, "assistant")[0]["aborted"], true);
+    assert_eq!(of_type(&frames, "user").len(), 0, "nobody interrupted");
+    assert_eq!(results[1]["result"], "After.");
+    assert_eq!(agent.end().await.2, Some(0));
+}

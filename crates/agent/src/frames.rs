@@ -223,6 +223,11 @@ impl Out {
             extra,
         };
         let is_kept = self.keep_user(&message, synthetic).await.is_ok();
+        let mut message = message;
+        if self.agent.is_some() {
+            // source: the reference CLI: of a subagent's results only what failed is told.
+            message.tool_use_result = message.tool_use_result.filter(Value::is_string);
+        }
         if is_kept && self.agent.as_ref().is_none_or(|agent| agent.is_shown()) {
             self.send(Message::User(message)).await;
         }

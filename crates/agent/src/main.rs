@@ -92,6 +92,8 @@ fn run(mut args: Args) -> Result<ExitCode, Complaint> {
     let code = runtime.block_on(serve(args, setup, wish));
     // A thread that waits for a file or a name must not keep the process.
     runtime.shutdown_background();
+    // Nor does anything stay that its tools, hooks or servers started.
+    tools::bash::end_descendants();
     code
 }
 

@@ -3,6 +3,10 @@
 
 #[path = "it/addresses.rs"]
 mod addresses;
+#[path = "it/agents.rs"]
+mod agents;
+#[path = "it/background.rs"]
+mod background;
 #[path = "it/binary.rs"]
 mod binary;
 #[path = "it/checkpoints.rs"]

@@ -33,7 +33,7 @@ mod output;
 mod processes;
 mod shell;
 
-pub use self::processes::{become_subreaper, reap_orphans};
+pub use self::processes::{become_subreaper, end_descendants, reap_orphans};
 
 /// Once the shell has ended, how long its output is waited for while nothing comes: what it wrote is in the pipe
 /// already, only what runs on in the background can write more.

@@ -34,6 +34,58 @@ pub fn reap_orphans() {
     }
 }
 
+/// Ends every process that this one has started or adopted, and all that they started: asked first, then killed. For
+/// the end of a program that is a [child subreaper](become_subreaper), which leaves no process behind. Blocks.
+#[expect(clippy::disallowed_methods, reason = "the program is at its end: no runtime is left to wait in")]
+pub fn end_descendants() {
+    if !has_children() {
+        return;
+    }
+    for (signal, grace) in [(Signal::TERM, TERM_GRACE), (Signal::KILL, KILL_GRACE)] {
+        let end = std::time::Instant::now() + grace;
+        loop {
+            let living = descendants();
+            if living.is_empty() {
+                return;
+            }
+            living.iter().for_each(|process| process.signal(signal));
+            if std::time::Instant::now() >= end {
+                break;
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+/// Whether there are any; much quicker than to look at all processes. Where it cannot be told, there may be.
+fn has_children() -> bool {
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return true };
+    threads.flatten().any(|thread| {
+        std::fs::read_to_string(thread.path().join("children"))
+            .map_or(true, |children| !children.trim().is_empty())
+    })
+}
+
+/// All that have not ended; those that have are collected.
+fn descendants() -> Vec<Process> {
+    let mut all = Process::all();
+    let own = getpid().as_raw_pid();
+    for process in all.iter().filter(|process| process.is_dead && process.parent == own) {
+        let _ = waitpid(Pid::from_raw(process.id), WaitOptions::NOHANG);
+    }
+    let mut members = HashSet::from([own]);
+    loop {
+        let before = members.len();
+        let children = all.iter().filter(|process| members.contains(&process.parent));
+        members.extend(children.map(|process| process.id).collect::<Vec<_>>());
+        if members.len() == before {
+            break;
+        }
+    }
+    all.retain(|process| process.id != own && !process.is_dead && members.contains(&process.id));
+    all
+}
+
 /// The processes of one command: dropped, it kills them, unless it was let go.
 #[derive(Debug)]
 pub struct Tree {

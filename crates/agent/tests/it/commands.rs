@@ -324,7 +324,7 @@ fn greet() -> CustomCommand {
         name: "greet".to_owned(),
         description: "Greets".to_owned(),
         model: Some("claude-haiku-4-5".to_owned()),
-        allowed_tools: vec!["Bash(echo:*)".to_owned()],
+        allowed_tools: vec!["Bash(touch:*)".to_owned()],
         body: "Greet $ARGUMENTS.".to_owned(),
         source: "project".to_owned(),
         ..CustomCommand::default()
@@ -333,10 +333,10 @@ fn greet() -> CustomCommand {
 
 #[tokio::test]
 async fn a_command_of_the_users_own_is_a_prompt_with_its_arguments_its_model_and_its_rules() {
-    let echo = |id: &str| call(id, "Bash", json!({"command": "echo hi"}));
+    let touch = |id: &str| call(id, "Bash", json!({"command": "touch made"}));
     let server = model(&json!({"replies": [
-        {"text": "I do.", "tool_use": [echo("toolu_1")]}, {"text": "Hello."},
-        {"text": "I do.", "tool_use": [echo("toolu_2")]}, {"text": "Bye."},
+        {"text": "I do.", "tool_use": [touch("toolu_1")]}, {"text": "Hello."},
+        {"text": "I do.", "tool_use": [touch("toolu_2")]}, {"text": "Bye."},
     ]}))
     .await;
     let place = tempfile::tempdir().unwrap();

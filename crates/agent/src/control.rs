@@ -73,6 +73,8 @@ pub struct Front {
     input_open: bool,
     /// The host has said how the query is set up.
     initialized: bool,
+    /// The hooks that the query began with, as the host sent them.
+    hooks_sent: Option<Value>,
     /// The settings that the host gave, by the flag and since.
     flag_settings: JsonMap,
     /// What is told before the answer under way.
@@ -102,6 +104,7 @@ impl Front {
             works: FuturesUnordered::new(),
             input_open: true,
             initialized: false,
+            hooks_sent: None,
             flag_settings: JsonMap::new(),
             early_news: Vec::new(),
             news: Vec::new(),

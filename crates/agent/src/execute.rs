@@ -406,6 +406,8 @@ async fn execute(
         within: Within::of(setup),
         ..setup.context.clone()
     };
+    let shell_cwd = || context.bash_cwd.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+    let before = shell_cwd();
     let began = Instant::now();
     let run = AssertUnwindSafe(offered.tool.call(input.clone(), &context)).catch_unwind();
     let mut output = tokio::select! {
@@ -426,6 +428,10 @@ async fn execute(
     let (tool, id, took) = (&call.name, &call.id, began.elapsed());
     let ran = Ran { tool, id, input: &input, took, interrupted, server };
     let after = setup.hooks.after_call(ran, &mut output).await;
+    let now = shell_cwd();
+    if now != before {
+        setup.hooks.cwd_changed(&before, &now).await;
+    }
     let ended = match (interrupted, after.stops) {
         (true, _) => ToolsEnd::Interrupted,
         (false, true) => ToolsEnd::HookStopped,

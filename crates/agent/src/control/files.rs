@@ -25,7 +25,7 @@ impl Front {
         })))
     }
 
-    /// source: the agent protocol reference, section 1.2: no checkpoint is an error, one that cannot be used is not.
+    /// source: the agent protocol reference, section 1.2: what cannot be done is an error, but where only that was asked.
     pub(super) fn rewind_files(&self, asked: Asked) -> Done {
         let RewindFiles { user_message_id, dry_run } = asked.read()?;
         let Some(handle) = self.query.as_ref().map(|query| query.handle()) else {
@@ -42,10 +42,10 @@ impl Front {
                 Ok(Rewound { skipped_links, .. }) => {
                     Ok(json!({"canRewind": true, "skippedLinks": skipped_links}))
                 }
-                Err(RewindError::Unknown) => Err(RewindError::Unknown.to_string()),
-                Err(error @ (RewindError::NotEnabled | RewindError::Failed(_))) => {
+                Err(error @ (RewindError::NotEnabled | RewindError::Failed(_))) if dry_run => {
                     Ok(json!({"canRewind": false, "error": error.to_string()}))
                 }
+                Err(error) => Err(error.to_string()),
             }
         })))
     }

@@ -22,11 +22,17 @@ const MAX_ALIASES: usize = 1_000;
 impl Front {
     /// Takes the host's set-up in. Once the query has begun it is read and answered: what it began with stays.
     pub(super) fn initialize(&mut self, asked: Asked) -> Done {
+        let hooks = asked.field("hooks");
         let initialize: Initialize = asked.read()?;
         let servers = self.setup.servers.add_initialize(&initialize.extra, self.query.is_none())?;
         set_up(&mut self.setup, &self.host, initialize)?;
         self.initialized = true;
         let mut description = self.description();
+        match &self.hooks_sent {
+            // The same hooks go by the same ids: they still apply.
+            Some(sent) if self.query.is_some() => description["hooks_applied"] = (*sent == hooks).into(),
+            Some(_) | None => self.hooks_sent = Some(hooks),
+        }
         if !servers.parked.is_null() {
             description["sdk_mcp_manifests_parked"] = servers.parked;
         }

@@ -55,6 +55,11 @@ impl Asked {
         Self { subtype, fields }
     }
 
+    /// One field as it stands.
+    pub(super) fn field(&self, name: &str) -> Value {
+        self.fields[name].clone()
+    }
+
     /// Reads the fields.
     pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, String> {
         let Self { subtype, fields } = self;

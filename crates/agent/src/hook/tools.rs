@@ -1,5 +1,6 @@
 //! Hooks around tool calls: their fields, and what becomes of what they say.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -124,6 +125,12 @@ impl SessionHooks {
         let fields = json!({"tool_name": tool, "tool_input": input, "tool_use_id": id, "reason": reason});
         let outcome = self.run_for_call(HookEvent::PermissionDenied, tool, id, fields).await;
         outcome.last(|said| said.retry).unwrap_or(false)
+    }
+
+    /// Tells hooks that a command went to another folder.
+    pub(crate) async fn cwd_changed(&self, from: &Path, to: &Path) {
+        let fields = json!({"old_cwd": from, "new_cwd": to});
+        self.run(HookEvent::CwdChanged, "", fields).await;
     }
 
     /// Tells hooks what the host's user should know.

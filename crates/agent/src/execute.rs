@@ -16,6 +16,7 @@ use crate::authorise::{Asked, Authority, Rejected, Ruling};
 use crate::hook::{HookDecision, HookOutcome, Ran};
 use crate::session::{Offered, Setup, file_name};
 use crate::tool::{ToolContext, ToolOutput, Within};
+use crate::tools::file;
 use crate::{schema, state, words};
 
 /// Calls of one reply that run at the same time.
@@ -455,11 +456,10 @@ async fn fit(setup: &Setup, id: &str, mut output: ToolOutput) -> ToolOutput {
         return output;
     }
     let path = setup.context.output_dir.join(format!("{}.txt", file_name(id)));
-    let kept = async {
-        tokio::fs::create_dir_all(&setup.context.output_dir).await?;
-        tokio::fs::write(&path, text.as_bytes()).await
-    };
-    let kept = kept.await.map_err(|error| tracing::warn!(%error, "a long tool result was not kept")).is_ok();
+    let kept = file::keep(&path, text.clone().into_bytes())
+        .await
+        .map_err(|error| tracing::warn!(%error, "a long tool result was not kept"))
+        .is_ok();
     let whole = text.len();
     text.truncate(text.floor_char_boundary(MAX_RESULT_BYTES));
     let note = words::spilled(text.len(), whole, kept.then_some(path.as_path()));

@@ -151,7 +151,8 @@ impl Setup {
 
     /// The tool that a name in a call means: an alias leads to another, once.
     pub(crate) fn real_name<'a>(&'a self, name: &'a str) -> &'a str {
-        self.tool_aliases.get(name).map_or(name, String::as_str)
+        // A hook or a rule on a tool must see the call whatever name it was made by.
+        tools::canonical(self.tool_aliases.get(name).map_or(name, String::as_str))
     }
 
     /// What the model is told of the skills, where it can use them.

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::session::file_name;
 use crate::tool::{ToolContext, ToolOutput};
+use crate::tools::file;
 use crate::words;
 
 /// Characters that the model sees of a result that is kept in a file.
@@ -61,12 +62,11 @@ pub(super) async fn fit(output: ToolOutput, most_chars: usize, context: &ToolCon
     }
     let whole = texts.join("\n");
     let path = context.output_dir.join(format!("{}.txt", file_name(&context.tool_use_id)));
-    let kept = async {
-        tokio::fs::create_dir_all(&context.output_dir).await?;
-        tokio::fs::write(&path, whole.as_bytes()).await
-    };
-    let kept = kept.await.map_err(|error| tracing::warn!(%error, "a long tool result was not kept")).is_ok();
     let beginning: String = whole.chars().take(SHOWN_CHARS.min(most_chars)).collect();
+    let kept = file::keep(&path, whole.into_bytes())
+        .await
+        .map_err(|error| tracing::warn!(%error, "a long tool result was not kept"))
+        .is_ok();
     let text = words::server_said_too_much(chars, most_chars, kept.then_some(path.as_path()), &beginning);
     ToolOutput { is_error: output.is_error, ..ToolOutput::ok(text.clone(), text.into()) }
 }

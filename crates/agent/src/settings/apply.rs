@@ -40,7 +40,8 @@ pub(super) fn apply(args: &mut Args, layers: &[Layer], effective: &mut Effective
     let hooks_off = Off {
         all: managed_says("disableAllHooks"),
         but_managed: managed_says("allowManagedHooksOnly")
-            || layers.iter().any(|layer| layer.settings.get("disableAllHooks") == Some(&true.into())),
+            // A project that nobody trusts does not turn the user's hooks off: they may be what guards against it.
+            || layers.iter().any(|layer| layer.trusted && layer.settings.get("disableAllHooks") == Some(&true.into())),
     };
     let mut all_hooks = Vec::new();
     // The strongest first: of single values the first that is found holds.

@@ -231,6 +231,8 @@ fn all_hooks_can_be_turned_off() {
     files.write("config/settings.json", &format!(r#"{{"hooks": {HOOK}}}"#));
     files.write("project/.claude/settings.json", r#"{"disableAllHooks": true}"#);
     assert!(files.load(Args::default(), true).unwrap().1.hooks.is_empty());
+    // Not by a project that is nobody's to trust: the user's hooks may be there because of it.
+    assert!(!files.load(Args::default(), false).unwrap().1.hooks.is_empty());
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::session::{Session, Setup};
 use crate::state::End;
 use crate::task::{Finished, Kind, NewTask, Refusal, Status, Task, Tasks};
 use crate::tool::{ToolContext, ToolOutput};
+use crate::tools::file;
 use crate::turn::{Handed, whole};
 use crate::words;
 
@@ -283,13 +284,7 @@ fn told(inner: &Setup, asked: &Asked, task: &Task, report: Option<Report>) -> To
 /// Keeps the report where the task's output is looked for.
 async fn keep_report(task: &Task, report: &Report) {
     let text = report.said();
-    let kept = async {
-        if let Some(folder) = task.output.parent() {
-            tokio::fs::create_dir_all(folder).await?;
-        }
-        tokio::fs::write(&task.output, text).await
-    };
-    if let Err(error) = kept.await {
+    if let Err(error) = file::keep(&task.output, text.into_bytes()).await {
         tracing::warn!(%error, "a subagent's report was not kept");
     }
 }

@@ -1,11 +1,11 @@
 //! Opening, reading and replacing files, with the same care in every tool.
 
 use std::ffi::OsStr;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
@@ -87,6 +87,30 @@ pub fn absolute(given: &str, context: &ToolContext) -> Result<PathBuf, Failure> 
         return Err(Failure::new("the path holds a NUL byte, which no path can"));
     }
     Ok(context.absolute(given))
+}
+
+/// Makes a folder that only this user can look into. One that is there stays as it is.
+pub fn private_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Keeps an output in a file that only this user can read; a link in its place is not followed.
+pub async fn keep(path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || keep_blocking(&path, &bytes)).await.map_err(io::Error::other)?
+}
+
+fn keep_blocking(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    private_folder(path.parent().unwrap_or(path))?;
+    let nofollow = OFlags::NOFOLLOW.bits().cast_signed();
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(nofollow)
+        .open(path)?;
+    (&file).write_all(bytes)
 }
 
 /// Opens a regular file for reading. Never blocks on a pipe, never touches a device, never follows the links of

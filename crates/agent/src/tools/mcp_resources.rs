@@ -10,6 +10,7 @@ use futures_util::future::{BoxFuture, join_all};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::file;
 use super::input::parse_input;
 use crate::mcp::Mcp;
 use crate::session::file_name;
@@ -207,10 +208,7 @@ async fn keep(blob: &str, index: usize, context: &ToolContext) -> Result<(PathBu
     let bytes = STANDARD.decode(blob.trim()).map_err(|_| "they are not base64".to_owned())?;
     let name = format!("{}-{index}.bin", file_name(&context.tool_use_id));
     let path = context.output_dir.join(name);
-    let kept = async {
-        tokio::fs::create_dir_all(&context.output_dir).await?;
-        tokio::fs::write(&path, &bytes).await
-    };
-    kept.await.map_err(|error| error.to_string())?;
-    Ok((path, bytes.len()))
+    let length = bytes.len();
+    file::keep(&path, bytes).await.map_err(|error| error.to_string())?;
+    Ok((path, length))
 }

@@ -1,5 +1,7 @@
 //! A model that means harm, or has lost its mind.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::{Value, json};
 use wardian_agent::{Options, PermissionMode, query};
 
@@ -95,6 +97,9 @@ async fn a_result_too_long_for_the_model_is_cut_and_kept() {
     assert!(text.len() < 300_000 && !is_error);
     let file = kept.path().join("outputs/______toolu.txt");
     assert!(text.contains(file.to_str().unwrap()), "{}", &text[text.len() - 200..]);
+    // Others on the machine are not to read what tools gave.
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(file.parent().unwrap()), mode(&file)), (0o700, 0o600));
     assert_eq!(std::fs::metadata(file).unwrap().len(), 2_000_000);
 }
 
@@ -279,5 +284,34 @@ async fn lines_of_the_corpus_do_not_crash_the_program() {
         agent.write(&std::fs::read(entry.unwrap().path()).unwrap()).await;
         let (_, stderr, code) = agent.end().await;
         assert!(matches!(code, Some(0 | 1)) && !stderr.contains("panicked"), "{code:?} {stderr}");
+    }
+}
+
+/// What guards a tool guards it under every name that it can be called by.
+#[tokio::test]
+async fn a_call_by_an_old_name_is_seen_by_what_guards_the_new_one() {
+    use wardian_agent::{Hook, HookEvent, HookOutput, Hooks};
+    let task = call(
+        "toolu_1",
+        "Task",
+        json!({"description": "d", "prompt": "p", "subagent_type": "general-purpose"}),
+    );
+    let bash = call("toolu_1", "shell", json!({"command": "touch made"}));
+    for (call, guarded, rule) in [(task, "Agent", "Agent(general-purpose)"), (bash, "Bash", "Bash(touch *)")]
+    {
+        for by_hook in [true, false] {
+            let hook = Hook::new(Some(guarded), |_| async { Ok(HookOutput::deny("No.")) });
+            let messages = run(json!([{"tool_use": [call]}, {"text": "Done.", "repeat": true}]), |options| {
+                options.tool_aliases = [("shell".to_owned(), "Bash".to_owned())].into();
+                if by_hook {
+                    options.hooks = Hooks::default().on(HookEvent::PreToolUse, hook);
+                } else {
+                    options.disallowed_tools = vec![rule.to_owned()];
+                }
+            })
+            .await;
+            let denials = &result(&messages).permission_denials;
+            assert_eq!(denials.len(), 1, "{guarded}, by a hook: {by_hook}: {:?}", tool_results(&messages));
+        }
     }
 }

@@ -154,10 +154,14 @@ fn a_dropped_query_leaves_no_process() {
         let pids = folder.path().join("pids");
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let command = "sleep 600 & echo $! > part; echo $$ >> part; mv part pids; wait";
+        let beside = "echo $$ > beside; sleep 600";
+        let command = "until test -s beside; do :; done; sleep 600 & echo $! > part; cat beside >> part; echo $$ >> part; mv part pids; wait";
         let held = runtime.block_on(async {
-            let script =
-                json!({"replies": [{"tool_use": [call("toolu_1", "Bash", json!({"command": command}))]}]});
+            let calls = json!([
+                call("toolu_0", "Bash", json!({"command": beside, "run_in_background": true})),
+                call("toolu_1", "Bash", json!({"command": command})),
+            ]);
+            let script = json!({"replies": [{"tool_use": calls}]});
             let model = model(&script).await;
             let options = Options {
                 permission_mode: PermissionMode::BypassPermissions,
@@ -171,7 +175,7 @@ fn a_dropped_query_leaves_no_process() {
         });
         let started: Vec<i32> =
             std::fs::read_to_string(&pids).unwrap().lines().map(|line| line.parse().unwrap()).collect();
-        assert_eq!(started.len(), 2);
+        assert_eq!(started.len(), 3);
         if with_runtime {
             // As in a `main` that returns.
             drop(held.0);

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::tool::ToolContext;
-use crate::tools::file::random_name;
+use crate::tools::file::{self, random_name};
 
 /// Takes the output of a command as it comes, in bounded memory.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Collector {
     /// From now on all that comes goes to this file, after what has come. In memory only the beginning and the end stay.
     pub fn log_to(&mut self, path: &Path, limit: u64) -> std::io::Result<()> {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
+            file::private_folder(folder)?;
         }
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         let mut log = Log { file, left: limit };

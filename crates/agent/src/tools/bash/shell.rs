@@ -42,7 +42,7 @@ impl Shell {
     pub fn start(command: &str, context: &ToolContext) -> Result<Self, String> {
         let (folder, note) = folder(context);
         // A full disk must not keep the user from deleting: without the file a `cd` does not last, no more.
-        let _ = std::fs::create_dir_all(&context.output_dir);
+        let _ = file::private_folder(&context.output_dir);
         let folder_file = Scratch::new(context, ".cwd", "").ok();
         let trap = folder_file.as_ref().map(|file| trap(&file.0)).unwrap_or_default();
         let mut script = None;

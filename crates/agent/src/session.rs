@@ -1,47 +1,49 @@
 //! The one task that owns a query: its conversation, its prompts, what may change while it runs.
 
+mod begin;
+mod inbox;
+
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use wardian_ledger::PriceTable;
-use wardian_policy::{PermissionMode, Policy, Rule};
 use wardian_protocol::frame::ModelUsage;
 use wardian_protocol::{MessageParam, NanoUsd};
 
-use crate::authorise::{Live, lock, resolve};
+use self::begin::set_up;
+use self::inbox::{Inbox, Next};
+use crate::authorise::{Live, lock};
 use crate::client::Client;
 use crate::command::CustomCommand;
 use crate::compact::Fill;
 use crate::context::Asks;
 use crate::frames::{AgentTag, Out};
-use crate::hook::{SessionHooks, Surroundings};
+use crate::hook::SessionHooks;
 use crate::mcp::{Listener, Mcp};
 use crate::meter::Meter;
 use crate::offer::ServerTools;
 use crate::permission::SettingsFiles;
-use crate::prompt::{self, Opening};
+use crate::prompt::Opening;
 use crate::query::{Command, text_prompt};
 use crate::queue::{Fate, Queue};
 use crate::skill::Skills;
 use crate::state::Limits;
 use crate::structured::StructuredOutput;
-use crate::subagent::{self, AgentDefinition};
-use crate::task::{Notice, Tasks};
-use crate::tool::{ReadLog, Tool, ToolContext, Within};
-use crate::transcript::{self, Conversation, Found, Journal, OpenReply};
+use crate::subagent::AgentDefinition;
+use crate::task::Tasks;
+use crate::tool::{Tool, ToolContext};
+use crate::transcript::{Conversation, Found, Journal, OpenReply};
 use crate::turn::Cause;
 use crate::view::View;
 use crate::{
-    AutoCompact, CanUseTool, Error, Interrupted, Message, Options, Prompt, RetryPolicy, SystemPrompt,
-    Thinking, UserMessage, random, tools,
+    AutoCompact, CanUseTool, Error, Message, Options, Prompt, RetryPolicy, Thinking, UserMessage, random,
+    tools,
 };
 
 /// The most reply tokens asked for when nobody says how many: enough for any file, and a bound on what a reply reserves.
@@ -466,303 +468,6 @@ fn folded(prompts: &[UserMessage]) -> Option<UserMessage> {
     prompt.message.content =
         prompts.iter().flat_map(|prompt| prompt.message.content.iter().cloned()).collect();
     Some(prompt)
-}
-
-/// What a session does next.
-enum Next {
-    Prompts(Vec<UserMessage>),
-    /// Something in the background has ended.
-    Notices(Vec<Notice>),
-    /// Nothing, but what goes on in the background has changed.
-    Rest,
-    End,
-}
-
-/// Prompts that wait.
-struct Inbox {
-    queue: Queue,
-    open: bool,
-    asks: Asks,
-    tasks: Tasks,
-    /// How long what is in the background is waited for once no more prompts come.
-    patience: Duration,
-    spares_tasks: bool,
-}
-
-impl Inbox {
-    fn new(prompt: Prompt, asks: Asks, tasks: Tasks) -> Self {
-        let (first, open) = match prompt {
-            Prompt::Text(text) => (vec![text_prompt(text)], false),
-            Prompt::Messages(messages) => (messages, false),
-            // A stream is passed on by `query`.
-            Prompt::Open | Prompt::Stream(_) => (Vec::new(), true),
-        };
-        Self { queue: Queue::of(first), open, asks, tasks, patience: Duration::ZERO, spares_tasks: false }
-    }
-
-    /// What comes next; the end when no more prompts come and what is in the background has ended, or takes too long.
-    async fn next(
-        &mut self,
-        commands: &mut mpsc::Receiver<Command>,
-        live: &Mutex<Live>,
-        cancel: &CancellationToken,
-        answer_asks: impl Fn(),
-    ) -> Next {
-        let patience = Instant::now() + self.patience;
-        loop {
-            // What was asked first is done first: a mode set before a prompt holds for it.
-            while let Ok(command) = commands.try_recv() {
-                self.take_in(command, live, None);
-            }
-            answer_asks();
-            if cancel.is_cancelled() {
-                return Next::End;
-            }
-            let prompts = self.queue.take();
-            if !prompts.is_empty() {
-                return Next::Prompts(prompts);
-            }
-            let notices = self.tasks.take_notices(None);
-            if !notices.is_empty() {
-                return Next::Notices(notices);
-            }
-            if !self.open && !self.tasks.is_busy() {
-                return Next::End;
-            }
-            let command = tokio::select! {
-                biased;
-                () = cancel.cancelled() => return Next::End,
-                command = commands.recv() => command,
-                () = self.tasks.changed() => return Next::Rest,
-                () = sleep_until(patience), if !self.open => return Next::End,
-            };
-            let Some(command) = command else { return Next::End };
-            self.take_in(command, live, None);
-        }
-    }
-
-    /// Does what was asked at once. Who asked may not wait for the answer: that is no matter.
-    fn take_in(&mut self, command: Command, live: &Mutex<Live>, turn: Option<&CancellationToken>) {
-        match command {
-            Command::Prompt { message, reply } => {
-                let answer = if self.open { self.queue.push(*message) } else { Err(Error::Ended) };
-                let _ = reply.send(answer);
-            }
-            Command::CancelPrompt { uuid, reply } => {
-                let _ = reply.send(self.queue.cancel(&uuid));
-            }
-            Command::EndInput(reply) => {
-                self.open = false;
-                let _ = reply.send(());
-            }
-            Command::Interrupt { cancel_queued, reply } => {
-                let mut interrupted = Interrupted::default();
-                if cancel_queued {
-                    interrupted.cancelled = self.queue.cancel_all();
-                } else {
-                    interrupted.still_queued = self.queue.uuids();
-                }
-                if let Some(turn) = turn {
-                    turn.cancel();
-                }
-                if !self.spares_tasks {
-                    self.tasks.interrupt();
-                }
-                let _ = reply.send(interrupted);
-            }
-            Command::TellTasks(reply) => {
-                let tasks = self.tasks.clone();
-                self.tasks.spawn(async move { tasks.tell_listing().await });
-                let _ = reply.send(());
-            }
-            Command::Tasks(reply) => {
-                let _ = reply.send(self.tasks.clone());
-            }
-            Command::SetPermissionMode { mode, reply } => {
-                let _ = reply.send(lock(live).set_mode(mode));
-            }
-            Command::ContextUsage(reply) => self.asks.push(reply),
-            Command::SetModel { model, reply } => {
-                let model = model.map(|name| PriceTable::embedded().resolve_alias(&name).to_owned());
-                lock(live).set_model(model);
-                let _ = reply.send(());
-            }
-        }
-    }
-}
-
-async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error> {
-    let client = Arc::new(Client::new(&options.api)?);
-    let cwd = directory(&options.cwd).await?;
-    if let Some(journal) = &out.journal {
-        let within = cwd.clone();
-        let branch = tokio::task::spawn_blocking(move || transcript::branch(&within)).await;
-        journal.set_branch(branch.unwrap_or_default());
-    }
-    let mut additional_directories = Vec::new();
-    for path in &options.additional_directories {
-        additional_directories.push(directory(&cwd.join(path)).await?);
-    }
-    let policy = policy(&options, &cwd, &additional_directories)?;
-    let structured = options.output_schema.clone().map(StructuredOutput::new).transpose()?;
-    let skills = Skills::new(options.skills.clone(), options.enabled_skills.clone());
-    let agents = Arc::new(subagent::all(std::mem::take(&mut options.agents)));
-    let main_agent = main_agent(&mut options, &agents)?;
-    let mut tools = offered(&options, &policy, &skills, structured.clone(), &agents)?;
-    // The structured output is the host's wish, whoever works.
-    let is_admitted =
-        |name: &str| name == "StructuredOutput" || main_agent.as_ref().is_none_or(|agent| agent.admits(name));
-    tools.retain(|offered| is_admitted(offered.tool.name()));
-    let definitions = tools.iter().map(definition).collect();
-    let model = PriceTable::embedded().resolve_alias(&options.model).to_owned();
-    let bypass_permitted =
-        options.allow_bypass_permissions || options.permission_mode == PermissionMode::BypassPermissions;
-    let live = Live {
-        policy,
-        first_model: model.clone(),
-        model,
-        bypass_permitted,
-        mode_before_plan: None,
-        thinking: None,
-        effort: None,
-    };
-    let live = Arc::new(Mutex::new(live));
-    let output_dir = options
-        .output_dir
-        .clone()
-        .unwrap_or_else(|| PathBuf::from("/tmp").join(format!("wardian-{}", file_name(&out.session_id))));
-    let context = ToolContext {
-        bash_cwd: Arc::new(Mutex::new(cwd.clone())),
-        env: Arc::new(options.env.clone()),
-        reads: ReadLog::default(),
-        checkpoints: options.checkpoints.clone(),
-        output_dir,
-        limits: Arc::new(options.tool_limits.clone()),
-        tool_use_id: String::new(),
-        cancel: CancellationToken::new(),
-        cwd,
-        within: Within::default(),
-    };
-    out.cwd.clone_from(&context.cwd);
-    let servers = ServerTools::new(mcp, &options);
-    Ok(Setup {
-        system: prompt::system(&options, &context, &additional_directories, (out.clock)()),
-        auto_compact: options.auto_compact,
-        asks: Asks::default(),
-        opening: Opening::new(&options, &context, &additional_directories, (out.clock)()),
-        tasks: Tasks::new(out.clone(), &context.output_dir),
-        hooks: SessionHooks::new(
-            options.hooks,
-            &out,
-            &live,
-            Surroundings {
-                effort: options.effort.as_deref(),
-                env: Arc::clone(&context.env),
-                told: options.include_hook_events,
-            },
-        ),
-        agents,
-        agent: main_agent,
-        model: None,
-        headers: HeaderMap::new(),
-        carried: NanoUsd::ZERO,
-        spent_before: NanoUsd::ZERO,
-        background_tasks: options.background_tasks,
-        forward_subagent_text: options.forward_subagent_text,
-        out,
-        client,
-        meter: Arc::default(),
-        retry: options.api.retry,
-        live,
-        tools,
-        definitions,
-        skills,
-        tool_aliases: Arc::new(options.tool_aliases),
-        structured,
-        can_use_tool: options.can_use_tool,
-        settings_files: options.settings_files,
-        context,
-        limits: Limits { max_turns: options.max_turns, max_budget: options.max_budget },
-        home: options.home,
-        additional_directories,
-        thinking: options.thinking,
-        thinking_display: options.thinking_display,
-        task_budget: options.task_budget,
-        effort: options.effort,
-        replay_user_messages: options.replay_user_messages,
-        max_output_tokens: options.max_output_tokens,
-        fallback_models: resolved(&options.fallback_models),
-        include_partial_messages: options.include_partial_messages,
-        state_events: options.session_state_events,
-        api_key_source: options.api_key_source,
-        commands: options.commands.into(),
-        waiting: Arc::default(),
-        servers,
-    })
-}
-
-fn resolved(models: &[String]) -> Vec<String> {
-    models.iter().map(|name| PriceTable::embedded().resolve_alias(name).to_owned()).collect()
-}
-
-async fn directory(path: &std::path::Path) -> Result<PathBuf, Error> {
-    let broken = |message: String| Error::Directory { path: path.to_owned(), message };
-    let found = tokio::fs::canonicalize(path).await.map_err(|error| broken(error.to_string()))?;
-    let metadata = tokio::fs::metadata(&found).await.map_err(|error| broken(error.to_string()))?;
-    if metadata.is_dir() { Ok(found) } else { Err(broken("it is no directory".to_owned())) }
-}
-
-fn policy(options: &Options, cwd: &std::path::Path, more: &[PathBuf]) -> Result<Policy, Error> {
-    let rules = |texts: &[String]| texts.iter().map(|text| text.parse()).collect::<Result<Vec<Rule>, _>>();
-    Ok(Policy {
-        mode: options.permission_mode,
-        allow: rules(&options.allowed_tools)?,
-        ask: rules(&options.ask_tools)?,
-        deny: rules(&options.disallowed_tools)?,
-        roots: std::iter::once(cwd).chain(more.iter().map(PathBuf::as_path)).map(resolve).collect(),
-    })
-}
-
-/// The agent that the main thread works as. Its prompt stands where the host gives none.
-fn main_agent(
-    options: &mut Options,
-    agents: &BTreeMap<String, AgentDefinition>,
-) -> Result<Option<Arc<AgentDefinition>>, Error> {
-    let Some(name) = options.agent.take() else { return Ok(None) };
-    let Some(agent) = agents.get(&name) else { return Err(Error::UnknownAgent(name)) };
-    let is_given = match &options.system_prompt {
-        SystemPrompt::Empty | SystemPrompt::Preset => false,
-        SystemPrompt::Text(blocks) => blocks.iter().any(|block| !block.trim().is_empty()),
-    };
-    if !is_given {
-        options.system_prompt = SystemPrompt::Text(vec![agent.prompt.clone()]);
-    }
-    Ok(Some(Arc::new(agent.clone())))
-}
-
-fn offered(
-    options: &Options,
-    policy: &Policy,
-    skills: &Skills,
-    structured: Option<Arc<StructuredOutput>>,
-    agents: &BTreeMap<String, AgentDefinition>,
-) -> Result<Vec<Offered>, Error> {
-    let mut chosen = tools::chosen(&options.tools, skills, options.can_use_tool.is_some())?;
-    for tool in &mut chosen {
-        if tool.name() == "Agent" {
-            *tool = Arc::new(tools::Agent::new(agents, options.background_tasks));
-        }
-    }
-    chosen.retain(|tool| options.background_tasks || tool.name() != "TaskStop");
-    chosen.extend(structured.map(|tool| tool as Arc<dyn Tool>));
-    chosen.extend(options.custom_tools.iter().cloned());
-    for (index, tool) in chosen.iter().enumerate() {
-        if chosen[..index].iter().any(|earlier| earlier.name() == tool.name()) {
-            return Err(Error::DuplicateTool(tool.name().to_owned()));
-        }
-    }
-    chosen.retain(|tool| !policy.removes(tool.name()));
-    Ok(chosen.into_iter().map(|tool| Offered { schema: tool.input_schema(), tool }).collect())
 }
 
 pub(crate) fn definition(offered: &Offered) -> Value {

@@ -148,6 +148,8 @@ pub(crate) fn base_environment(key: &str) -> Vec<(String, String)> {
         ("ANTHROPIC_API_KEY".to_owned(), key.to_owned()),
         ("IS_SANDBOX".to_owned(), "1".to_owned()),
         ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC".to_owned(), "1".to_owned()),
+        // A turn ends with its result: nothing goes on after it that nobody would watch or pay for.
+        ("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS".to_owned(), "1".to_owned()),
         // A custom tool is told to the model from the start, as the API says.
         ("ENABLE_TOOL_SEARCH".to_owned(), "false".to_owned()),
         ("LANG".to_owned(), "C.UTF-8".to_owned()),

@@ -230,7 +230,11 @@ scenario("a PreToolUse hook denies", async (use) => {
 });
 
 scenario("the file tools and their structured results", async (use) => {
-  const given = await session(use, [], { permissionMode: "acceptEdits" });
+  const given = await session(use, [], {
+    permissionMode: "acceptEdits",
+    // The searching tools are there for who names them.
+    tools: ["Bash", "Edit", "Glob", "Grep", "Read", "Write"],
+  });
   const path = join(given.place.path, "src.py");
   const replies = [
     { tool_use: [call("Write", { file_path: path, content: "one = 1\ntwo = 2\n" })] },
@@ -420,7 +424,7 @@ scenario("an API error 400 is the SDK's own exception", async (use) => {
   assert.equal(result.subtype, "success");
   assert.equal(result.is_error, true);
   assert.equal(result.api_error_status, 400);
-  assert.equal(result.terminal_reason, "api_error");
+  assert.equal(result.terminal_reason, "prompt_too_long");
   assert.match(result.result, /400.*prompt is too long/);
   assert.deepEqual(result.modelUsage, {});
   const assistant = messages.find((message) => message.type === "assistant");
@@ -448,7 +452,7 @@ scenario("includePartialMessages", async (use) => {
   const { messages } = await turn(given, "hi");
   const kinds = messages
     .map((message) => (message.type === "stream_event" ? message.event.type : name(message)))
-    .filter((kind) => kind !== "content_block_delta");
+    .filter((kind) => kind !== "content_block_delta" && kind !== "system/thinking_tokens");
   const block = ["content_block_start", "assistant", "content_block_stop"];
   const one = ["system/status", "message_start"];
   const end = ["message_delta", "message_stop"];
@@ -470,7 +474,14 @@ scenario("mode and model change in mid-session", async (use) => {
   const write = (path) => ({ tool_use: [call("Write", { file_path: path, content: "x" })] });
   const given = await session(use, []);
   const path = (file) => join(given.place.path, file);
-  const server = use(await model({ replies: [write(path("a")), { text: "No." }, write(path("b")), { text: "Yes." }] }));
+  const server = use(await model({ replies: [
+    // Another model is asked for one token first.
+    { match: { last_text_contains: "Hi" }, text: "Hi." },
+    write(path("a")),
+    { text: "No." },
+    write(path("b")),
+    { text: "Yes." },
+  ] }));
   given.options.env.ANTHROPIC_BASE_URL = server.url;
   const prompts = feed();
   const running = query({ prompt: prompts, options: { ...given.options, permissionMode: "default" } });
@@ -572,7 +583,12 @@ scenario("tools of createSdkMcpServer", async (use) => {
     throw new Error("It broke.");
   });
   const lab = createSdkMcpServer({ name: "lab", version: "1.0.0", tools: [add, fail] });
-  const given = await session(use, replies, { mcpServers: { lab }, allowedTools: ["mcp__lab__add", "mcp__lab__fail"] });
+  const given = await session(use, replies, {
+    mcpServers: { lab },
+    allowedTools: ["mcp__lab__add", "mcp__lab__fail"],
+    // Else the model is told of them once it has searched for them.
+    env: { ENABLE_TOOL_SEARCH: "false" },
+  });
   const { messages, result, bodies } = await turn(given, (async function* () { yield user("add"); })());
   const [init] = messages;
   assert.deepEqual(init.mcp_servers.map(({ name, status }) => ({ name, status })), [{ name: "lab", status: "connected" }]);

@@ -286,7 +286,7 @@ async def _():
         messages, error = await given.turn("hi")
         result = result_of(messages)
         assert (result.subtype, result.is_error, result.api_error_status) == ("success", True, 400), result
-        assert result.terminal_reason == "api_error" and "prompt is too long" in result.result
+        assert result.terminal_reason == "prompt_too_long" and "prompt is too long" in result.result
         assert of(AssistantMessage, messages)[0].model == "<synthetic>"
         assert isinstance(error, ResultError) and "prompt is too long" in str(error), repr(error)
 
@@ -296,7 +296,8 @@ async def _():
     replies = [{"thinking": "Hm.", "text": "I look.", "tool_use": [bash("echo hi")], "chunk_bytes": 4}, {"text": "Done."}]
     with session(replies, include_partial_messages=True, allowed_tools=["Bash"]) as given:
         messages, _ = await given.turn("hi")
-        kinds = [name(message) for message in messages if name(message) != "content_block_delta"]
+        passing = ("content_block_delta", "system/thinking_tokens")
+        kinds = [name(message) for message in messages if name(message) not in passing]
         block = ["content_block_start", "assistant", "content_block_stop"]
         start, end = ["system/status", "message_start"], ["message_delta", "message_stop"]
         first = [*start, *block, *block, *block, *end]
@@ -312,7 +313,10 @@ async def _():
             call = {"name": "Write", "input": {"file_path": str(given.place / path), "content": "x"}}
             return {"tool_use": [call]}
 
-        with model({"replies": [write("a"), {"text": "No."}, write("b"), {"text": "Yes."}]}) as server:
+        # Another model is asked for one token first.
+        probe = {"match": {"last_text_contains": "Hi"}, "text": "Hi."}
+        replies = [probe, write("a"), {"text": "No."}, write("b"), {"text": "Yes."}]
+        with model({"replies": replies}) as server:
             given.options.env["ANTHROPIC_BASE_URL"] = server.url
             async with ClaudeSDKClient(given.options) as client:
                 await client.query("write a")

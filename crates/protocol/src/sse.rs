@@ -21,7 +21,7 @@ pub struct SseEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SseError {
     /// An event grew over the decoder's limit.
-    #[error("read the event stream: an event is too large")]
+    #[error("read the event stream: an event is over {MAX_EVENT_BYTES} bytes")]
     TooLarge,
 }
 

@@ -35,6 +35,8 @@ use crate::setup::Setup;
 const BLOCKING_THREADS: usize = 8;
 /// How long tools may take to end at SIGTERM.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// How long a host may take to say something to an agent that has nothing to go on with.
+const FIRST_LINE_GRACE: Duration = Duration::from_secs(2);
 /// The longest prompt read from standard input.
 const MAX_PROMPT_BYTES: u64 = 10 * 1024 * 1024;
 /// What a process says that SIGTERM ended.
@@ -114,6 +116,12 @@ fn settings(args: &mut Args, environment: &Environment, cwd: &Path) -> Result<Ef
     Ok(settings)
 }
 
+/// Waits for the first thing that the host says: it writes at once, and one that finds the pipe closed then reads no result.
+async fn hear_once() {
+    let Ok(mut input) = lines::read(std::io::BufReader::new(std::io::stdin())) else { return };
+    let _ = tokio::time::timeout(FIRST_LINE_GRACE, input.recv()).await;
+}
+
 async fn serve(args: Args, mut setup: Setup, wish: Wish) -> Result<ExitCode, Complaint> {
     let mut terminate = on(SignalKind::terminate())?;
     let mut stops = on(SignalKind::interrupt())?;
@@ -129,6 +137,9 @@ async fn serve(args: Args, mut setup: Setup, wish: Wish) -> Result<ExitCode, Com
             }
             drop(output);
             let _ = written.await;
+            if args.stream_input {
+                hear_once().await;
+            }
             return Ok(ExitCode::FAILURE);
         }
     }

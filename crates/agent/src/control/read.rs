@@ -57,8 +57,11 @@ impl Front {
 
     pub(super) async fn seed_read_state(&mut self, asked: Asked) -> Done {
         let SeedReadState { path, mtime } = asked.read()?;
-        let since = Duration::try_from_secs_f64(mtime / 1000.0)
-            .map_err(|_| "the field 'mtime' must be a time in milliseconds".to_owned())?;
+        if !(mtime.is_finite() && mtime >= 0.0) {
+            return Err("the field 'mtime' must be a time in milliseconds".to_owned().into());
+        }
+        // Whole milliseconds, as they are: seconds with a fraction would now and then be one less.
+        let since = Duration::from_millis(mtime as u64);
         let modified =
             SystemTime::UNIX_EPOCH.checked_add(since).ok_or("the field 'mtime' is out of range")?;
         let path = self.setup.options.cwd.join(path);

@@ -129,7 +129,9 @@ class Session {
       this.scope.use({ [Symbol.dispose]: () => child.kill("SIGKILL") });
       child.stderr.on("data", (data) => (this.stderr += data));
       this.waiting = [];
-      createInterface({ input: child.stdout }).on("line", (line) => {
+      const lines = createInterface({ input: child.stdout });
+      this.heard = new Promise((resolve) => lines.once("close", resolve));
+      lines.on("line", (line) => {
         const frame = JSON.parse(line);
         this.frames.push({ ...frame, line_bytes: Buffer.byteLength(line) });
         this.waiting = this.waiting.filter(({ wanted, resolve }) => !(wanted(frame) && (resolve(frame), true)));
@@ -157,7 +159,8 @@ class Session {
     const there = this.frames.find(wanted);
     if (there) return Promise.resolve(there);
     const coming = new Promise((resolve) => this.waiting.push({ wanted, resolve }));
-    const ended = this.exited.then((how) => assert.fail(`the agent ended (${how}) without that frame: ${this.frames.map(kind)}`));
+    // Its end may be known before its last lines are read.
+    const ended = Promise.all([this.exited, this.heard]).then(([how]) => assert.fail(`the agent ended (${how}) without that frame: ${this.frames.map(kind)}`));
     return Promise.race([coming, ended]);
   }
   // A control request that the SDK has no method for; its `response`.

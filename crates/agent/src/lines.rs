@@ -1,7 +1,7 @@
 //! Standard input and output as lines, each on a thread of its own: a host that does not read, or does not write, stalls
 //! neither signals nor timers.
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, IsTerminal as _, Write};
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
@@ -35,6 +35,25 @@ pub fn read(source: impl BufRead + Send + 'static) -> std::io::Result<mpsc::Rece
     };
     std::thread::Builder::new().name("stdin".to_owned()).stack_size(STACK).spawn(read_all)?;
     Ok(receiver)
+}
+
+/// Waits for the first line that the host writes, and drops it. A host writes at once; one that finds the pipe closed tells
+/// its user of that, and not of the exit status and what standard error says.
+pub fn hear_first(grace: std::time::Duration) {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return;
+    }
+    let (sender, heard) = std::sync::mpsc::sync_channel(1);
+    let read = move || {
+        let _ = stdin.lock().skip_until(b'\n');
+        let _ = sender.send(());
+    };
+    let thread = std::thread::Builder::new().name("first line".to_owned()).stack_size(STACK).spawn(read);
+    if thread.is_ok() {
+        // Late or never: the program ends either way.
+        let _ = heard.recv_timeout(grace);
+    }
 }
 
 /// The threads only copy lines.

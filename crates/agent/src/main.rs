@@ -35,7 +35,7 @@ use crate::setup::Setup;
 const BLOCKING_THREADS: usize = 8;
 /// How long tools may take to end at SIGTERM.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
-/// How long a host may take to say something to an agent that has nothing to go on with.
+/// How long a host may take to say something to an agent that cannot begin.
 const FIRST_LINE_GRACE: Duration = Duration::from_secs(2);
 /// The longest prompt read from standard input.
 const MAX_PROMPT_BYTES: u64 = 10 * 1024 * 1024;
@@ -59,17 +59,21 @@ fn main() -> ExitCode {
         Ok(Invocation::Help) => println!("{}", args::HELP),
         Ok(Invocation::Version) => println!("{} (wardian-agent)", env!("CARGO_PKG_VERSION")),
         Ok(Invocation::Run(args)) => {
-            return run(*args).unwrap_or_else(|complaint| {
-                eprintln!("error: {complaint}");
-                ExitCode::FAILURE
-            });
+            return run(*args).unwrap_or_else(failed);
         }
-        Err(complaint) => {
-            eprintln!("error: {complaint}");
-            return ExitCode::FAILURE;
-        }
+        Err(complaint) => return failed(complaint),
     }
     ExitCode::SUCCESS
+}
+
+fn failed(complaint: Complaint) -> ExitCode {
+    eprintln!("error: {complaint}");
+    let words: Vec<_> = std::env::args_os().collect();
+    let is_pair = |pair: &[std::ffi::OsString]| pair[0] == "--input-format" && pair[1] == "stream-json";
+    if words.windows(2).any(is_pair) || words.iter().any(|word| word == "--input-format=stream-json") {
+        lines::hear_first(FIRST_LINE_GRACE);
+    }
+    ExitCode::FAILURE
 }
 
 fn run(mut args: Args) -> Result<ExitCode, Complaint> {
@@ -116,12 +120,6 @@ fn settings(args: &mut Args, environment: &Environment, cwd: &Path) -> Result<Ef
     Ok(settings)
 }
 
-/// Waits for the first thing that the host says: it writes at once, and one that finds the pipe closed then reads no result.
-async fn hear_once() {
-    let Ok(mut input) = lines::read(std::io::BufReader::new(std::io::stdin())) else { return };
-    let _ = tokio::time::timeout(FIRST_LINE_GRACE, input.recv()).await;
-}
-
 async fn serve(args: Args, mut setup: Setup, wish: Wish) -> Result<ExitCode, Complaint> {
     let mut terminate = on(SignalKind::terminate())?;
     let mut stops = on(SignalKind::interrupt())?;
@@ -138,7 +136,8 @@ async fn serve(args: Args, mut setup: Setup, wish: Wish) -> Result<ExitCode, Com
             drop(output);
             let _ = written.await;
             if args.stream_input {
-                hear_once().await;
+                // Only this is left to do.
+                lines::hear_first(FIRST_LINE_GRACE);
             }
             return Ok(ExitCode::FAILURE);
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use wardian_model::Server;
 
@@ -500,5 +500,30 @@ async fn flags_are_refused_by_name_before_anything_is_asked() {
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(stderr.contains(expected), "{args:?}: {stderr}");
         assert_eq!(output.status.code(), Some(1), "{args:?}");
+    }
+}
+
+/// A host writes its first line whenever it gets to it; what cannot begin waits for it, so that the host hears why and
+/// not of a closed pipe.
+#[tokio::test]
+async fn what_cannot_begin_hears_its_host_out() {
+    let missing = "11111111-2222-4333-8444-555555555555";
+    for (flags, told) in [
+        (["--nonsense", "--verbose"], "error: unknown option '--nonsense'"),
+        (["--resume", missing], "No conversation found with session ID"),
+    ] {
+        let home = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wardian-agent"));
+        command.args(["--output-format", "stream-json", "--input-format", "stream-json"]).args(flags);
+        command.env_clear().env("HOME", home.path()).current_dir(home.path()).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut agent = command.spawn().unwrap();
+        let mut errors = BufReader::new(agent.stderr.take().unwrap()).lines();
+        // It has said all that it will say before its host writes.
+        while !errors.next_line().await.unwrap().unwrap().starts_with(told) {}
+        let mut stdin = agent.stdin.take().unwrap();
+        stdin.write_all(&[b'x'; 200_000]).await.unwrap();
+        stdin.write_all(b"\n").await.unwrap();
+        assert_eq!(agent.wait().await.unwrap().code(), Some(1), "{told}");
     }
 }

@@ -122,11 +122,16 @@ output, as the official SDKs start it; with a prompt (or -p and the prompt on st
   --agent NAME                      work as this agent
   --agents JSON                     agents that can be called on, or worked as, by name
   --max-turns N, --max-budget-usd N limits
-  --include-partial-messages        the raw stream, too
+  --json-schema SCHEMA              end with structured output of this schema
+  --mcp-config JSON|FILE            servers of tools; with --strict-mcp-config no others
+  --include-partial-messages, --include-hook-events, --replay-user-messages
+                                    the raw stream, what hooks do, and the prompts, too
   --resume UUID, -c, --continue     go on with a conversation; -c with the newest of this directory
+  --fork-session                    as a new one; --resume-session-at UUID from that message on
   --no-session-persistence          keep no transcript
   --session-id UUID, --effort LEVEL, --thinking adaptive|disabled, --max-thinking-tokens N, --betas A,B
-  --settings JSON|FILE              only its permissions and model
+  --setting-sources A,B             of user, project, local: which settings files, agents, skills and commands count
+  --settings JSON|FILE              settings above those of files
   -h, --help, -v, --version
 
 The key is taken from ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN, the address from ANTHROPIC_BASE_URL or

@@ -58,7 +58,7 @@ impl Front {
     pub(super) async fn seed_read_state(&mut self, asked: Asked) -> Done {
         let SeedReadState { path, mtime } = asked.read()?;
         if !(mtime.is_finite() && mtime >= 0.0) {
-            return Err("the field 'mtime' must be a time in milliseconds".to_owned().into());
+            return Err("the field 'mtime' must be a time in milliseconds".to_owned());
         }
         // Whole milliseconds, as they are: seconds with a fraction would now and then be one less.
         let since = Duration::from_millis(mtime as u64);

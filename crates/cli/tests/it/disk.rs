@@ -6,9 +6,9 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
+use wardian_testkit::disk::{ON_A_DISK, small_disk};
 
 use super::support::{Options, PATIENCE, Wardian, until};
 use super::talk::{Client, Talk, message};
@@ -18,28 +18,9 @@ const DISK: &str = "WARDIAN_TEST_DISK";
 #[test]
 fn a_full_disk_under_sessions() {
     let folder = tempfile::tempdir().unwrap();
-    let script = "mount -t tmpfs -o size=16m,mode=700 wardian-test \"$1\" && exec \"$2\" --exact it::disk::child --nocapture";
-    let child = |flags: &[&str]| {
-        Command::new("unshare")
-            .args(flags)
-            .args(["--mount", "--propagation", "private", "--", "sh", "-c", script, "sh"])
-            .arg(folder.path())
-            .arg(std::env::current_exe().unwrap())
-            .env(DISK, folder.path())
-            .output()
-    };
-    let mut said = Vec::new();
-    for flags in [&[][..], &["--user", "--map-root-user"]] {
-        let Ok(output) = child(flags) else { continue };
-        let text =
-            [output.stdout, output.stderr].map(|out| String::from_utf8_lossy(&out).into_owned()).concat();
-        if text.contains("on a disk of its own") {
-            assert!(output.status.success(), "{text}");
-            return;
-        }
-        said.push(text);
+    if let Err(said) = small_disk(folder.path(), 16, "it::disk::child", DISK) {
+        eprintln!("no small disk to be had here: {said:?}");
     }
-    eprintln!("no small disk to be had here: {said:?}");
 }
 
 fn script() -> Value {
@@ -63,7 +44,7 @@ fn fill(ballast: &Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn child() {
     let Some(disk) = std::env::var_os(DISK) else { return };
-    println!("on a disk of its own");
+    println!("{ON_A_DISK}");
     let (ballast, data) = (Path::new(&disk).join("ballast"), Path::new(&disk).join("data"));
     let options = Options { data_dir: Some(data), ..Options::default() };
     let mut wardian = Wardian::start(&script().to_string(), options).await;

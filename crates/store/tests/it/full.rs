@@ -4,13 +4,13 @@
 //! kernel gives us none, the same is shown with a limit on the database's pages, in `src/sqlite/tests.rs`.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::json;
 use wardian_protocol::OrgId;
 use wardian_store::{
     Error, NewSession, RunStatus, SessionChange, SessionCommit, SessionStatus, SqliteStore, Store, UsageQuery,
 };
+use wardian_testkit::disk::{ON_A_DISK, small_disk};
 
 use crate::common::{
     at, change, commit, end, event, id, leased, new_managed, outcome, running, session, start,
@@ -22,28 +22,9 @@ const DISK: &str = "WARDIAN_STORE_TEST_DISK";
 #[test]
 fn a_full_disk_loses_nothing_that_was_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
-    let script = "mount -t tmpfs -o size=2m,mode=700 wardian-test \"$1\" && exec \"$2\" --exact full::child --nocapture";
-    let child = |flags: &[&str]| {
-        Command::new("unshare")
-            .args(flags)
-            .args(["--mount", "--propagation", "private", "--", "sh", "-c", script, "sh"])
-            .arg(folder.path())
-            .arg(std::env::current_exe().unwrap())
-            .env(DISK, folder.path())
-            .output()
-    };
-    let mut said = Vec::new();
-    for flags in [&[][..], &["--user", "--map-root-user"]] {
-        let Ok(output) = child(flags) else { continue };
-        let text =
-            [output.stdout, output.stderr].map(|out| String::from_utf8_lossy(&out).into_owned()).concat();
-        if text.contains("on a disk of its own") {
-            assert!(output.status.success(), "{text}");
-            return;
-        }
-        said.push(text);
+    if let Err(said) = small_disk(folder.path(), 2, "full::child", DISK) {
+        eprintln!("no small disk to be had here, so only the limit on pages shows it: {said:?}");
     }
-    eprintln!("no small disk to be had here, so only the limit on pages shows it: {said:?}");
 }
 
 fn new_managed_of(org_id: &OrgId, n: u64, bytes: usize) -> NewSession {
@@ -56,7 +37,7 @@ fn new_managed_of(org_id: &OrgId, n: u64, bytes: usize) -> NewSession {
 #[tokio::test]
 async fn child() {
     let Some(disk) = std::env::var_os(DISK) else { return };
-    println!("on a disk of its own");
+    println!("{ON_A_DISK}");
     let (ballast, path) = (Path::new(&disk).join("ballast"), Path::new(&disk).join("store.db"));
     std::fs::write(&ballast, vec![1; 512 << 10]).unwrap();
     let store = SqliteStore::open(&path).unwrap();

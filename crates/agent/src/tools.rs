@@ -19,6 +19,7 @@ mod glob;
 mod grep;
 mod input;
 pub(crate) mod mcp_resources;
+mod notebook;
 mod patch;
 mod plan;
 mod read;
@@ -38,6 +39,7 @@ pub use self::bash::Bash;
 pub use self::edit::Edit;
 pub use self::glob::Glob;
 pub use self::grep::Grep;
+pub use self::notebook::NotebookEdit;
 pub use self::plan::{EnterPlanMode, ExitPlanMode};
 pub use self::read::Read;
 pub use self::task_stop::TaskStop;
@@ -63,6 +65,7 @@ pub fn builtin() -> Vec<Arc<dyn Tool>> {
         Arc::new(ExitPlanMode),
         Arc::new(Glob),
         Arc::new(Grep),
+        Arc::new(NotebookEdit),
         Arc::new(Read),
         Arc::new(TaskStop),
         Arc::new(Write),

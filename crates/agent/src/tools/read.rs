@@ -14,7 +14,7 @@ use self::window::{Page, Window};
 use super::file::{self, ReadError};
 use super::input::parse_input;
 use super::text::PAGE_BYTES;
-use super::{Failure, work};
+use super::{Failure, notebook, work};
 use crate::tool::{Tool, ToolContext, ToolOutput};
 
 mod image;
@@ -32,6 +32,9 @@ const IMAGE_BYTES: usize = 3_750_000;
 /// The largest image of which the program gets a second copy; see [`PAGE_BYTES`].
 const IMAGE_TWICE_BYTES: usize = 330_000;
 
+/// What a PDF begins with.
+const PDF: &[u8] = b"%PDF-";
+
 /// Bytes at the start that tell text from binary.
 const SNIFF_BYTES: usize = 8 * 1024;
 
@@ -48,7 +51,7 @@ impl Tool for Read {
         "Reads a file. Gives its lines as `number, tab, line`, starting at line 1.\n\
          \n\
          - Without offset and limit it starts at the top and gives as much as fits; when more is left, the last line says where to go on.\n\
-         - Images (PNG, JPEG, GIF, WebP) are shown to you as images. Other binary files are refused.\n\
+         - Images (PNG, JPEG, GIF, WebP) are shown to you as images, PDFs as documents, notebooks by their cells. Other binary files are refused.\n\
          - It does not list folders: use Glob, or `ls` in Bash.\n\
          - Read a file before you Edit it or Write over it."
     }
@@ -60,6 +63,7 @@ impl Tool for Read {
                 "file_path": {"type": "string", "description": "Path of the file, best absolute; a relative one starts at the working directory"},
                 "offset": {"type": "integer", "minimum": 0, "description": "Line to start at, counted from 1"},
                 "limit": {"type": "integer", "minimum": 1, "description": "How many lines to give"},
+                "pages": {"type": "string", "description": "Pages of a PDF; not cut out here, see what it says"},
                 "allow_large": {"type": "boolean", "description": "Give several times as much at once as usual; only when you need all of a big file"},
             },
             "required": ["file_path"],
@@ -87,6 +91,7 @@ struct Input {
     file_path: String,
     offset: Option<usize>,
     limit: Option<usize>,
+    pages: Option<String>,
     #[serde(default)]
     allow_large: bool,
 }
@@ -145,6 +150,16 @@ fn read_whole(
         opened.note(Some(&bytes), context);
         return Ok(shown);
     }
+    if bytes.starts_with(PDF) {
+        let shown = show_pdf(input, &opened.path, &bytes)?;
+        opened.note(Some(&bytes), context);
+        return Ok(shown);
+    }
+    if notebook::is_notebook(&opened.path) {
+        let shown = notebook::show(&input.file_path, &opened.path, &bytes)?;
+        opened.note(Some(&bytes), context);
+        return Ok(shown);
+    }
     refuse_binary(&input.file_path, &bytes)?;
     opened.note(Some(&bytes), context);
     let mut window = input.window(context);
@@ -196,9 +211,7 @@ fn read_large(
 fn refuse_binary(given: &str, bytes: &[u8]) -> Result<(), Failure> {
     let start = &bytes[..bytes.len().min(SNIFF_BYTES)];
     let kind = match start {
-        [b'%', b'P', b'D', b'F', b'-', ..] => {
-            "a PDF; extract its text with pdftotext in Bash, if it is there"
-        }
+        [b'%', b'P', b'D', b'F', b'-', ..] => "a large PDF; pdftotext in Bash gives its text, if it is there",
         [0x1f, 0x8b, ..] => "gzip-compressed; zcat in Bash unpacks it",
         [b'P', b'K', 3, 4, ..] => "a ZIP archive; unzip in Bash lists and unpacks it",
         [0x7f, b'E', b'L', b'F', ..] => "a program; file, strings or objdump in Bash tell about it",
@@ -221,6 +234,24 @@ fn show_page(input: &Input, path: &Path, page: Page, whole: bool) -> ToolOutput 
         },
     });
     ToolOutput::ok(page.text(&input.file_path, whole), structured)
+}
+
+fn show_pdf(input: &Input, path: &Path, bytes: &[u8]) -> Result<ToolOutput, Failure> {
+    let given = &input.file_path;
+    if input.pages.is_some() || bytes.len() > IMAGE_BYTES {
+        return Err(Failure::new(format!(
+            "{given} has {} bytes; a PDF is shown whole, up to {IMAGE_BYTES} bytes, and single pages are not cut out here: `pdftotext -f 1 -l 5` in \
+             Bash gives the text of some, if it is there",
+            bytes.len()
+        )));
+    }
+    let base64 = base64::engine::general_purpose::STANDARD.encode(bytes);
+    let copy = if bytes.len() <= IMAGE_TWICE_BYTES { base64.as_str() } else { "" };
+    let structured =
+        json!({"type": "pdf", "file": {"filePath": path, "base64": copy, "originalSize": bytes.len()}});
+    let source = json!({"type": "base64", "media_type": "application/pdf", "data": base64});
+    let block = json!({"type": "document", "source": source});
+    Ok(ToolOutput { content: json!([block]), ..ToolOutput::ok("", structured) })
 }
 
 fn show_image(given: &str, media_type: &str, bytes: &[u8]) -> Result<ToolOutput, Failure> {

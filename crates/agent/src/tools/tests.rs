@@ -14,6 +14,7 @@ mod edit;
 mod glob;
 mod grep;
 mod hostile;
+mod notebook;
 mod read;
 mod write;
 
@@ -122,6 +123,7 @@ fn all_tools_are_described() {
             "ExitPlanMode",
             "Glob",
             "Grep",
+            "NotebookEdit",
             "Read",
             "TaskStop",
             "Write",

@@ -135,7 +135,6 @@ async fn what_is_no_text_is_refused_with_a_hint() {
     let place = Place::new();
     for (bytes, hint) in [
         (b"\x7fELF\x02\x01\0".as_slice(), "a program"),
-        (b"%PDF-1.7\n", "pdftotext"),
         (b"PK\x03\x04abc", "unzip"),
         (b"\x1f\x8b\x08", "zcat"),
         (b"a\0b", "binary"),

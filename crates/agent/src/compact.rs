@@ -351,7 +351,7 @@ impl Setup {
     }
 
     /// The same set-up with nobody to hear of what it does, and nothing kept of it.
-    fn quietly(&self) -> Self {
+    pub(crate) fn quietly(&self) -> Self {
         let (nobody, _) = mpsc::channel(1);
         let mut quiet = self.clone();
         quiet.out.sender = nobody;

@@ -40,6 +40,8 @@ pub struct Environment {
     /// `CLAUDE_CODE_SDK_READS_SESSION_STATE=1`: the host is an Agent SDK, which knows that several prompts may become one
     /// turn.
     pub sdk_prompts: bool,
+    /// `HTTPS_PROXY`, or `https_proxy`: the way of WebFetch to the web.
+    pub web_proxy: Option<String>,
     /// `IS_SANDBOX=1`: root is nobody's root here.
     pub is_sandbox: bool,
     /// `HOME`.
@@ -160,6 +162,7 @@ impl Environment {
             tool_search: tool_search(get("ENABLE_TOOL_SEARCH").as_deref()),
             trusts_project: get("WARDIAN_TRUST_PROJECT").as_deref() == Some("1"),
             sdk_prompts: get("CLAUDE_CODE_SDK_READS_SESSION_STATE").as_deref() == Some("1"),
+            web_proxy: get("HTTPS_PROXY").or_else(|| get("https_proxy")),
             is_sandbox: get("IS_SANDBOX").as_deref() == Some("1"),
             home: get("HOME").map(PathBuf::from),
             config_dir: get("CLAUDE_CONFIG_DIR")

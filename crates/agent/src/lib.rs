@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod aside;
 mod authorise;
 mod call;
 pub mod checkpoint;

@@ -119,6 +119,8 @@ pub struct Options {
     pub output_dir: Option<PathBuf>,
     /// Limits of the built-in tools.
     pub tool_limits: ToolLimits,
+    /// The proxy that WebFetch reaches the web through, `http://host:port`: without one it reaches nothing.
+    pub web_proxy: Option<String>,
     /// How the model is reached.
     pub api: ApiConfig,
     /// Whether, and how much, the model thinks.
@@ -207,6 +209,7 @@ impl Default for Options {
             home: None,
             output_dir: None,
             tool_limits: ToolLimits::default(),
+            web_proxy: None,
             api: ApiConfig::default(),
             thinking: Thinking::default(),
             thinking_display: None,

@@ -79,6 +79,8 @@ pub(crate) struct Setup {
     /// The tools as the API wants them.
     pub(crate) definitions: Vec<Value>,
     pub(crate) skills: Skills,
+    /// The way to the web.
+    pub(crate) web_proxy: Option<Arc<str>>,
     /// Names that lead to another tool.
     pub(crate) tool_aliases: Arc<BTreeMap<String, String>>,
     /// What takes the structured output, where a turn shall end with it.

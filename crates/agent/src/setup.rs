@@ -105,6 +105,7 @@ impl Setup {
         let model_given = args.model.is_some() || environment.model.is_some();
         let options = Options {
             skills,
+            web_proxy: environment.web_proxy,
             cwd,
             model: args.model.take().or(environment.model).unwrap_or(defaults.model),
             fallback_models: std::mem::take(&mut args.fallback_models),

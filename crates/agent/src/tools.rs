@@ -30,6 +30,8 @@ mod text;
 mod todo;
 pub(crate) mod tool_search;
 mod walk;
+pub(crate) mod web_fetch;
+mod web_search;
 mod work;
 mod write;
 
@@ -43,6 +45,8 @@ pub use self::notebook::NotebookEdit;
 pub use self::plan::{EnterPlanMode, ExitPlanMode};
 pub use self::read::Read;
 pub use self::task_stop::TaskStop;
+pub use self::web_fetch::WebFetch;
+pub use self::web_search::WebSearch;
 pub use self::write::Write;
 
 pub(crate) use self::set::chosen;
@@ -68,6 +72,8 @@ pub fn builtin() -> Vec<Arc<dyn Tool>> {
         Arc::new(NotebookEdit),
         Arc::new(Read),
         Arc::new(TaskStop),
+        Arc::new(WebFetch),
+        Arc::new(WebSearch),
         Arc::new(Write),
     ];
     tools.extend(todo::tools());

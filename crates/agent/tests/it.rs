@@ -55,5 +55,7 @@ mod support;
 mod transcripts;
 #[path = "it/turns.rs"]
 mod turns;
+#[path = "it/web.rs"]
+mod web;
 #[path = "it/wire.rs"]
 mod wire;

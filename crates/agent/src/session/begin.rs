@@ -113,6 +113,7 @@ pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Resu
         tools,
         definitions,
         skills,
+        web_proxy: options.web_proxy.map(Arc::from),
         tool_aliases: Arc::new(options.tool_aliases),
         structured,
         can_use_tool: options.can_use_tool,

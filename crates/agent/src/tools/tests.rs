@@ -126,6 +126,8 @@ fn all_tools_are_described() {
             "NotebookEdit",
             "Read",
             "TaskStop",
+            "WebFetch",
+            "WebSearch",
             "Write",
             "TaskCreate",
             "TaskGet",

@@ -68,13 +68,30 @@ async fn rules_of_the_host_decide_and_ask_beats_allow() {
 #[tokio::test]
 async fn tools_are_chosen_by_name_and_a_denied_name_is_gone() {
     let deny = json!({"permissions": {"deny": ["Bash", "Write"]}}).to_string();
-    let standard = ["Task", "Bash", "Edit", "NotebookEdit", "Read", "Skill", "TaskStop", "Write"];
+    let standard = [
+        "Task",
+        "Bash",
+        "Edit",
+        "NotebookEdit",
+        "Read",
+        "Skill",
+        "TaskStop",
+        "WebFetch",
+        "WebSearch",
+        "Write",
+    ];
     for (flags, expected) in [
         (vec![], &standard[..]),
         (vec!["--tools=Read,Bash"], &["Bash", "Read"][..]),
         (vec!["--tools", ""], &[]),
-        (vec!["--disallowedTools=Bash,Write,Task"], &["Edit", "NotebookEdit", "Read", "Skill", "TaskStop"]),
-        (vec!["--settings", &deny], &["Task", "Edit", "NotebookEdit", "Read", "Skill", "TaskStop"]),
+        (
+            vec!["--disallowedTools=Bash,Write,Task"],
+            &["Edit", "NotebookEdit", "Read", "Skill", "TaskStop", "WebFetch", "WebSearch"],
+        ),
+        (
+            vec!["--settings", &deny],
+            &["Task", "Edit", "NotebookEdit", "Read", "Skill", "TaskStop", "WebFetch", "WebSearch"],
+        ),
         (vec!["--tools=Read,Bash", "--disallowedTools", "Bash"], &["Read"]),
     ] {
         let server = model(&json!({"replies": [{"text": "Done."}]})).await;

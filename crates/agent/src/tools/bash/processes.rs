@@ -29,7 +29,9 @@ pub fn become_subreaper() -> io::Result<()> {
 /// Collects adopted processes that have ended. Bash does it after each call; a program that goes on for long without
 /// one may do it now and then. Does nothing in a program that is no subreaper.
 pub fn reap_orphans() {
-    if let Some(own) = Own::adopting() {
+    if has_children()
+        && let Some(own) = Own::adopting()
+    {
         reap(&own, &Process::all());
     }
 }

@@ -27,7 +27,7 @@ const NAMES: &[(&str, &str)] = &[
     ("WebFetch", "web_fetch"),
     ("WebSearch", "web_search"),
 ];
-/// What our agent does not have yet.
+/// What the agent has and a sandbox does not offer yet: there is no way to the web, and the gateway reserves nothing for searches.
 const NOT_BUILT: &[&str] = &["WebFetch", "WebSearch"];
 
 /// Who decides about calls of a tool.

@@ -438,7 +438,7 @@ async fn an_interrupt_leaves_a_conversation_that_goes_on_here_and_after_a_restar
     let mut agent = place.agent(&server, &["--session-id", ID, BYPASS, "--include-partial-messages"]);
     agent.prompt("do it").await;
     let log = place.cwd.path().join("log");
-    while !log.exists() {
+    while std::fs::read_to_string(&log).unwrap_or_default() != "one\n" {
         tokio::task::yield_now().await;
     }
     agent.control("i", json!({"subtype": "interrupt"})).await;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use wardian_agent::{NanoUsd, PermissionMode, Thinking, ToolSet};
 
 use crate::agents::Agents;
+use crate::debug::Wanted;
 use crate::servers::Servers;
 use crate::settings::Sources;
 
@@ -82,6 +83,10 @@ pub struct Args {
     pub agents: Agents,
     /// `--mcp-config`.
     pub servers: Servers,
+    /// `--debug`, `--debug-file`.
+    pub debug: Wanted,
+    /// The flags that were given, by name.
+    pub given: Vec<&'static str>,
 }
 
 /// What is written to standard output.
@@ -132,6 +137,7 @@ output, as the official SDKs start it; with a prompt (or -p and the prompt on st
   --session-id UUID, --effort LEVEL, --thinking adaptive|disabled, --max-thinking-tokens N, --betas A,B
   --setting-sources A,B             of user, project, local: which settings files, agents, skills and commands count
   --settings JSON|FILE              settings above those of files
+  --debug-file FILE                 what is done, a line each, without texts; --debug: below the configuration folder
   -h, --help, -v, --version
 
 The key is taken from ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN, the address from ANTHROPIC_BASE_URL or

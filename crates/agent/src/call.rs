@@ -80,13 +80,19 @@ pub(crate) async fn call_model(
         let ended = reading.run(request.clone()).await;
         setup.meter().add_api_time(began.elapsed());
         reading.settle(matches!(ended, Ended::Whole(_)));
+        let took_ms = millis(began.elapsed());
         let failure = match ended {
             Ended::Whole(whole) => {
                 spending.api_time += began.elapsed();
+                tell_reply(&whole, took_ms);
                 return Called::Replied(whole);
             }
-            Ended::Interrupted => return Called::Interrupted(reading.partial()),
+            Ended::Interrupted => {
+                tracing::debug!(took_ms, "model call: interrupted");
+                return Called::Interrupted(reading.partial());
+            }
             Ended::Failed(failure) if reading.has_given() => {
+                tell_failure(&failure, took_ms, "model call: broke off");
                 if !retry::retryable(&failure) {
                     return Called::Failed(failure);
                 }
@@ -96,6 +102,7 @@ pub(crate) async fn call_model(
                 };
             }
             Ended::Failed(failure) => {
+                tell_failure(&failure, took_ms, "model call: failed");
                 reading.abandon().await;
                 failure
             }
@@ -124,6 +131,7 @@ pub(crate) async fn call_model(
             "error_status": failure.status(),
             "error": failure.retry_error(),
         });
+        tracing::debug!(attempt, delay_ms = millis(wait), "model call: again");
         setup.out.system("api_retry", fields).await;
         tokio::select! {
             biased;
@@ -131,6 +139,30 @@ pub(crate) async fn call_model(
             () = tokio::time::sleep(wait) => spending.api_time += began.elapsed(),
         }
     }
+}
+
+/// Logs a reply: nothing of what it says.
+fn tell_reply(whole: &Whole, took_ms: u64) {
+    let message = &whole.message;
+    tracing::debug!(
+        status = 200,
+        took_ms,
+        model = %message.model,
+        stop_reason = message.stop_reason.as_deref(),
+        blocks = message.content.len(),
+        input_tokens = message.usage.input_tokens,
+        output_tokens = message.usage.output_tokens,
+        request_id = whole.request_id.as_deref(),
+        "model call"
+    );
+}
+
+/// Logs a failure. What the API says of it may repeat the request, and is left out.
+fn tell_failure(failure: &Failure, took_ms: u64, what: &str) {
+    let why = failure.is_lost().then_some(failure.message.as_str());
+    let (status, error, request_id) =
+        (failure.status(), failure.assistant_error(), failure.request_id.as_deref());
+    tracing::warn!(status, error, took_ms, request_id, why, "{what}");
 }
 
 /// How often a failure is tried again while another model waits.

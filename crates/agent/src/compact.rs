@@ -19,7 +19,7 @@ use crate::call::{Called, call_model};
 use crate::hook::{HookEvent, SessionHooks};
 use crate::request::{Parts, body};
 use crate::session::{Session, Setup};
-use crate::spending::Spending;
+use crate::spending::{Spending, millis};
 use crate::turn::Turn;
 use crate::{AutoCompact, UserMessage, random, words};
 
@@ -170,6 +170,8 @@ impl Session {
                 json!({"status": null, "compact_result": "failed", "compact_error": message})
             }
         };
+        let (trigger_word, took_ms) = (trigger.as_str(), millis(began.elapsed()));
+        tracing::info!(trigger = trigger_word, took_ms, done = summed_up.is_ok(), "compaction");
         setup.out.system("status", status).await;
         if trigger == Trigger::Manual {
             self.give_init(turn).await;

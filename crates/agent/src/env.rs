@@ -56,6 +56,8 @@ pub struct Environment {
     pub background_patience: Option<Duration>,
     /// `CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING=true`: what files were before tools change them is kept.
     pub file_checkpoints: bool,
+    /// `DEBUG=1`, which the TypeScript SDK sets where it is itself told to: a debug log is written.
+    pub debug: bool,
     /// What the tools get: everything but what could hold a key.
     pub tools: Vec<(String, String)>,
     /// What was not understood, for standard error.
@@ -174,6 +176,7 @@ impl Environment {
             background_patience,
             file_checkpoints: get("CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING")
                 .is_some_and(|value| matches!(value.as_str(), "1" | "true")),
+            debug: get("DEBUG").is_some_and(|value| matches!(value.as_str(), "1" | "true")),
             warnings,
             tools: variables.into_iter().filter(|(name, _)| !may_hold_a_key(name)).collect(),
         }

@@ -15,6 +15,7 @@ use wardian_protocol::frame::PermissionDenial;
 use crate::authorise::{Asked, Authority, Rejected, Ruling};
 use crate::hook::{HookDecision, HookOutcome, Ran};
 use crate::session::{Offered, Setup, file_name};
+use crate::spending::millis;
 use crate::tool::{ToolContext, ToolOutput, Within};
 use crate::tools::file;
 use crate::{schema, state, words};
@@ -349,11 +350,14 @@ async fn permitted(
             meta: Some(Rejected::AndStopped.meta(&call.id)),
             ..refused(words::NOT_RUN.to_owned(), call.input.clone())
         },
-        Ruling::Refused { message, by, input } => Answer {
-            ended: if by.stops() { ToolsEnd::Interrupted } else { ToolsEnd::Done },
-            meta: Some(by.meta(&call.id)),
-            ..refused(message, input)
-        },
+        Ruling::Refused { message, by, input } => {
+            tracing::debug!(tool = %call.name, id = %call.id, ?by, "tool: refused");
+            Answer {
+                ended: if by.stops() { ToolsEnd::Interrupted } else { ToolsEnd::Done },
+                meta: Some(by.meta(&call.id)),
+                ..refused(message, input)
+            }
+        }
     }
 }
 
@@ -425,6 +429,10 @@ async fn execute(
         output = ToolOutput::error(text);
     }
     let interrupted = stop.is_cancelled();
+    tracing::debug!(
+        tool = %call.name, id = %call.id, took_ms = millis(began.elapsed()), failed = output.is_error, interrupted,
+        "tool"
+    );
     let server = setup.servers.origin(&call.name).map(|origin| origin.provenance());
     let (tool, id, took) = (&call.name, &call.id, began.elapsed());
     let ran = Ran { tool, id, input: &input, took, interrupted, server };

@@ -103,6 +103,11 @@ impl Wish {
 
 /// What is not there. Programs compare these texts.
 impl Missing {
+    /// The session that was asked for, where one was.
+    pub fn session_id(&self) -> &str {
+        self.session_id.as_deref().unwrap_or("none")
+    }
+
     fn message(session_id: String, at: &str) -> Self {
         Self {
             session_id: Some(session_id),

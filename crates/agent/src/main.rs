@@ -5,6 +5,7 @@ mod agents;
 mod answer;
 mod args;
 mod control;
+mod debug;
 mod env;
 mod host;
 mod kept;
@@ -89,13 +90,14 @@ fn run(mut args: Args) -> Result<ExitCode, Complaint> {
         return Err("--input-format stream-json needs --output-format stream-json".to_owned());
     }
     let wish = Wish::new(&args, &environment, &cwd)?;
+    let log = debug::Plan::new(&mut args.debug, &environment);
     let setup = Setup::new(&mut args, environment, settings, cwd)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .map_err(|error| format!("failed to start the runtime: {error}"))?;
-    let code = runtime.block_on(serve(args, setup, wish));
+    let code = runtime.block_on(serve(args, setup, wish, log));
     // A thread that waits for a file or a name must not keep the process.
     runtime.shutdown_background();
     // Nor does anything stay that its tools, hooks or servers started.
@@ -120,14 +122,35 @@ fn settings(args: &mut Args, environment: &Environment, cwd: &Path) -> Result<Ef
     Ok(settings)
 }
 
-async fn serve(args: Args, mut setup: Setup, wish: Wish) -> Result<ExitCode, Complaint> {
+/// Begins the debug log, with what the program was started with.
+fn begin_log(log: Option<debug::Plan>, args: &Args, setup: &Setup, session_id: &str) {
+    let Some(log) = log else { return };
+    log.begin(session_id, setup.options.clock);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), session_id, flags = %args.given.join(" "), "start");
+    for (source, settings) in &setup.layers {
+        let keys: Vec<&str> = settings.keys().map(String::as_str).collect();
+        tracing::info!(source, keys = %keys.join(" "), "settings");
+    }
+}
+
+async fn serve(
+    args: Args,
+    mut setup: Setup,
+    wish: Wish,
+    log: Option<debug::Plan>,
+) -> Result<ExitCode, Complaint> {
     let mut terminate = on(SignalKind::terminate())?;
     let mut stops = on(SignalKind::interrupt())?;
     let (output, written) =
         Output::to(std::io::stdout()).map_err(|error| format!("failed to start a thread: {error}"))?;
     match wish.fulfil().await? {
-        Ok(conversation) => setup.keep_in(conversation),
+        Ok(conversation) => {
+            setup.keep_in(conversation);
+            begin_log(log, &args, &setup, setup.session_id());
+        }
         Err(missing) => {
+            begin_log(log, &args, &setup, missing.session_id());
+            tracing::error!("there is no such conversation");
             let result = missing.into_result().to_value();
             if args.output != OutputFormat::Text {
                 // Nobody may be reading.
@@ -169,7 +192,11 @@ async fn serve(args: Args, mut setup: Setup, wish: Wish) -> Result<ExitCode, Com
         close(answer.close()).await;
         ended
     };
-    let Some(ended) = ended else { return Ok(ExitCode::from(TERMINATED)) };
+    let Some(ended) = ended else {
+        tracing::info!(code = TERMINATED, "end: SIGTERM");
+        return Ok(ExitCode::from(TERMINATED));
+    };
+    tracing::info!(?ended, "end");
     tokio::select! {
         biased;
         _ = terminate.recv() => Ok(ExitCode::from(TERMINATED)),

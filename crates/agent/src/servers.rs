@@ -10,6 +10,7 @@ use wardian_agent::mcp::CONNECT_TIMEOUT;
 use wardian_agent::{McpConfigError, McpManifest, McpServer, McpSource, McpTransport, Options};
 
 use crate::args::Complaint;
+use crate::debug;
 use crate::host::Host;
 
 pub mod config;
@@ -265,6 +266,7 @@ impl Servers {
         }
         server.connect_timeout = self.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
         server.call_timeout = server.call_timeout.or(self.call_timeout);
+        debug::hide(&server);
         Ok(server)
     }
 }

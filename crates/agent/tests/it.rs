@@ -13,6 +13,8 @@ mod binary;
 mod checkpoints;
 #[path = "it/commands.rs"]
 mod commands;
+#[path = "it/debug_log.rs"]
+mod debug_log;
 #[path = "it/failures.rs"]
 mod failures;
 #[path = "it/forks.rs"]

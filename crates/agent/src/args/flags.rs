@@ -41,6 +41,7 @@ impl Flag {
     /// Puts what was given into the arguments.
     pub(super) fn set(&self, args: &mut Args, value: &str) -> Result<(), Complaint> {
         let given = Given { name: self.name, value };
+        args.given.push(self.name);
         match self.set {
             Set::Nothing => (),
             Set::Switch(set) => set(args),
@@ -107,8 +108,8 @@ const FLAGS: &[Flag] = &[
     text("betas", |args, value| args.betas.extend(split_rules(value))),
     switch("continue", |args| args.resume_newest = true),
     switch("dangerously-skip-permissions", |args| args.skip_permissions = true),
-    harmless("debug", Takes::MaybeValue),
-    harmless("debug-file", Takes::Value),
+    Flag { name: "debug", takes: Takes::MaybeValue, set: Set::Switch(|args| args.debug.on = true) },
+    text("debug-file", |args, value| args.debug.file = not_empty(value).map(Into::into)),
     text("disallowed-tools", |args, value| args.disallowed_tools.extend(split_rules(value))),
     value("effort", |args, given| given.choice(&EFFORTS).map(|effort| args.effort = Some(effort.to_owned()))),
     text("fallback-model", |args, value| args.fallback_models.extend(split_rules(value))),

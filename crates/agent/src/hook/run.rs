@@ -16,6 +16,7 @@ use super::command::{CommandHook, Ended, Meaning, Written};
 use super::{Hook, HookEvent, HookOutcome, Hooks, OnFailure, Work};
 use crate::authorise::{Live, lock};
 use crate::frames::Out;
+use crate::spending::millis;
 use crate::{random, words};
 
 /// What the API does when nothing is said of effort.
@@ -139,8 +140,11 @@ impl SessionHooks {
         let hooks = hooks.filter(|hook| hook.is_wanted(&input, &mut commands));
         let mut answers: FuturesUnordered<_> =
             hooks.map(|hook| self.ask(event, subject, hook, &input)).collect();
+        let began = Instant::now();
         // What comes last is what holds, where only one can.
         while let Some((hook, answer)) = answers.next().await {
+            let (answered, took_ms) = (Silence::word(&answer), millis(began.elapsed()));
+            tracing::debug!(%event, answered, took_ms, "hook");
             self.hear(event, subject, hook, &input, answer, &mut outcome).await;
         }
         outcome
@@ -307,6 +311,18 @@ enum Silence {
         reason: String,
         timed_out: bool,
     },
+}
+
+impl Silence {
+    /// What became of a hook, for the log.
+    const fn word<T>(answer: &Result<T, Self>) -> &'static str {
+        match answer {
+            Ok(_) => "yes",
+            Err(Self::TimedOut | Self::NoVerdict { timed_out: true, .. }) => "timed out",
+            Err(Self::Failed(_) | Self::NoVerdict { .. }) => "failed",
+            Err(Self::Blocks(_)) => "blocks",
+        }
+    }
 }
 
 /// A program under way.

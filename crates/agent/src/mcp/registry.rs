@@ -290,6 +290,10 @@ impl Keeper {
             Err(failure) => return self.failed(&registry, failure),
         };
         let about = connection.about();
+        tracing::info!(
+            server = %self.server.name, transport = self.server.transport.kind(), tools = tools.len(),
+            "a tool server is connected"
+        );
         registry.learn(&self, |entry| {
             entry.about = about;
             entry.tools = tools;

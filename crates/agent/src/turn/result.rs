@@ -51,6 +51,10 @@ impl Session {
             uuid: Some(random::uuid()),
             extra,
         };
+        tracing::info!(
+            subtype, turns = result.num_turns, took_ms = result.duration_ms, cost = %result.total_cost_usd,
+            reason = result.terminal_reason.as_deref(), "turn ended"
+        );
         self.results += 1;
         self.reported = meter.by_model().clone();
         let result = Message::Result(Box::new(result));

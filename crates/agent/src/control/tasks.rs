@@ -39,10 +39,19 @@ impl Front {
 
     pub(super) fn background_tasks(&self, asked: Asked) -> Done {
         let Call { tool_use_id } = asked.read()?;
-        let Some(handle) = self.query.as_ref().map(|query| query.handle()) else { return done() };
+        if !self.setup.options.background_tasks {
+            return Err("nothing goes to the background in this session".to_owned());
+        }
+        let handle = self.query.as_ref().map(|query| query.handle());
         Ok(Answer::Later(Box::pin(async move {
-            let moved = handle.background_tasks(tool_use_id.as_deref()).await.unwrap_or_default();
-            Ok(if moved > 0 { json!({"backgrounded": true}) } else { json!({}) })
+            let moved = match handle {
+                // It may have just ended, and its tasks with it.
+                Some(handle) => handle.background_tasks(tool_use_id.as_deref()).await.unwrap_or_default(),
+                None => 0,
+            };
+            // source: the official CLI, observed: only who names a call is told that it was not moved.
+            let says_nothing = moved == 0 && tool_use_id.is_none();
+            Ok(if says_nothing { json!({}) } else { json!({"backgrounded": moved > 0}) })
         })))
     }
 

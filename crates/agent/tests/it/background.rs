@@ -192,3 +192,27 @@ async fn no_process_stays() {
         assert!(pids.iter().all(|pid| !is_alive(*pid)), "{way}: {pids:?}");
     }
 }
+
+#[tokio::test]
+async fn who_names_a_call_that_nobody_waits_for_hears_that_nothing_moved() {
+    let server = model(&json!({"replies": []})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut agent = Agent::start(&server, folder.path(), &[]);
+    for (request, expected) in [
+        (json!({"subtype": "background_tasks"}), json!({})),
+        (json!({"subtype": "background_tasks", "tool_use_id": "x"}), json!({"backgrounded": false})),
+    ] {
+        agent.control("r", request).await;
+        assert_eq!(agent.next().await.unwrap()["response"]["response"], expected);
+    }
+    assert_eq!(agent.end().await.2, Some(0));
+    let mut off = command(
+        &server,
+        folder.path(),
+        &["--input-format=stream-json", "--output-format=stream-json", "--verbose"],
+    );
+    off.env("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS", "1");
+    let mut agent = Agent::spawn(off);
+    agent.control("r", json!({"subtype": "background_tasks"})).await;
+    assert_eq!(kind_of(&agent.next().await.unwrap()), "answers/error");
+}

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use wardian_protocol::ContentBlock;
 
 use crate::client::{Failure, FailureKind, retry};
 use crate::hook::HookOutcome;
@@ -52,8 +53,24 @@ pub(crate) struct Whole {
     pub(crate) message: wardian_protocol::Message,
     /// What hooks said of its calls, by the call's id.
     pub(crate) verdicts: HashMap<String, HookOutcome>,
+    /// What was shown in place of texts, by the block's place.
+    pub(crate) shown: HashMap<usize, String>,
     /// The API's id for the request.
     pub(crate) request_id: Option<String>,
+}
+
+impl Whole {
+    /// Its text as it was shown; `None`: as it is.
+    pub(crate) fn shown_text(&self) -> Option<String> {
+        let text = |(index, block): (usize, &ContentBlock)| match block {
+            ContentBlock::Text { text, .. } => Some(self.shown.get(&index).unwrap_or(text).clone()),
+            ContentBlock::Thinking { .. }
+            | ContentBlock::ToolUse { .. }
+            | ContentBlock::ToolResult { .. }
+            | ContentBlock::Other(_) => None,
+        };
+        (!self.shown.is_empty()).then(|| self.message.content.iter().enumerate().filter_map(text).collect())
+    }
 }
 
 /// Calls the model. `body` writes the request for a number of reply tokens; `has_fallback`: another model can take its

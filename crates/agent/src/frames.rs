@@ -120,10 +120,20 @@ impl Out {
     }
 
     pub(crate) async fn assistant(&self, message: wardian_protocol::Message, more: JsonMap) {
+        self.assistant_shown_as(message, more, None).await;
+    }
+
+    /// Gives a text of a reply with another in its place, or not at all if that is empty. What is kept is the reply.
+    pub(crate) async fn assistant_shown_as(
+        &self,
+        message: wardian_protocol::Message,
+        more: JsonMap,
+        shown: Option<String>,
+    ) {
         let mut extra = self.stamped();
         extra.extend(more);
         let error = extra.shift_remove("error").and_then(|error| error.as_str().map(str::to_owned));
-        let message = AssistantMessage {
+        let mut message = AssistantMessage {
             message,
             parent_tool_use_id: self.parent(),
             error,
@@ -133,6 +143,11 @@ impl Out {
         };
         if self.keep_assistant(&message).await.is_err() {
             return;
+        }
+        match shown {
+            Some(text) if text.is_empty() => return,
+            Some(text) => message.message.content = vec![ContentBlock::text(text)],
+            None => (),
         }
         let Some(agent) = &self.agent else { return self.send(Message::Assistant(Box::new(message))).await };
         let (is_shown, is_beside) = (agent.shows(&message), agent.task.is_backgrounded());

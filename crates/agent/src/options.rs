@@ -94,6 +94,8 @@ pub struct Options {
     pub disallowed_tools: Vec<String>,
     /// What happens to calls that no rule decides.
     pub permission_mode: PermissionMode,
+    /// How the model is to plan in plan mode, in place of what it is told by default.
+    pub plan_mode_instructions: Option<String>,
     /// Whether `bypassPermissions` may be set while the query runs.
     pub allow_bypass_permissions: bool,
     /// Is asked about calls that nothing else decides. Without it they are denied.
@@ -197,6 +199,7 @@ impl Default for Options {
             ask_tools: Vec::new(),
             disallowed_tools: Vec::new(),
             permission_mode: PermissionMode::Default,
+            plan_mode_instructions: None,
             allow_bypass_permissions: false,
             can_use_tool: None,
             hooks: Hooks::default(),

@@ -88,6 +88,8 @@ pub(crate) struct Setup {
     pub(crate) system: Vec<String>,
     /// What opens the conversation.
     pub(crate) opening: Opening,
+    /// How the model is to plan in plan mode.
+    pub(crate) plan_mode_instructions: Option<String>,
     pub(crate) auto_compact: AutoCompact,
     /// What the host asks about the conversation.
     pub(crate) asks: Asks,

@@ -7,10 +7,13 @@ use tokio::time::Instant;
 use wardian_protocol::Usage;
 
 use crate::meter::no_usage;
+use crate::random;
 
 /// What the calls of a turn used.
 #[derive(Debug)]
 pub(crate) struct Spending {
+    /// The turn's id, for hooks.
+    pub(crate) turn_id: String,
     pub(crate) usage: Usage,
     pub(crate) api_time: Duration,
     pub(crate) times: Times,
@@ -46,7 +49,14 @@ impl Spending {
             content: None,
             first_input: None,
         };
-        Self { usage: no_usage(), api_time: Duration::ZERO, times, prompts: Vec::new(), begun: Vec::new() }
+        Self {
+            turn_id: random::uuid(),
+            usage: no_usage(),
+            api_time: Duration::ZERO,
+            times,
+            prompts: Vec::new(),
+            begun: Vec::new(),
+        }
     }
 
     /// The fields by which a message is told to belong to its prompts; none where the host gave them no ids.

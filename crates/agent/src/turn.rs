@@ -27,6 +27,7 @@ use crate::{AutoCompact, UserMessage, random, words};
 mod ending;
 mod hooked;
 mod init;
+mod planned;
 mod prompts;
 mod result;
 mod structured;
@@ -63,6 +64,8 @@ pub(crate) struct Turn {
     denials: Vec<PermissionDenial>,
     /// The text of the last reply: what the turn's result is.
     pub(crate) result: String,
+    /// What hosts are told in its place.
+    shown: Option<String>,
     /// Of the last reply alone.
     last_usage: Usage,
     /// The tools that were called.
@@ -115,6 +118,7 @@ impl Turn {
             spending: Spending::new(),
             denials: Vec::new(),
             result: String::new(),
+            shown: None,
             last_usage: no_usage(),
             tools: Vec::new(),
             origin: None,
@@ -132,6 +136,13 @@ impl Turn {
     }
 }
 
+impl Turn {
+    /// Ends with a text that the last reply is not.
+    pub(crate) fn ends_with(&mut self, text: String) {
+        (self.result, self.shown) = (text, None);
+    }
+}
+
 impl Session {
     /// Takes a turn and gives its messages, from `system/init` to the result.
     pub(crate) async fn turn(&mut self, cause: Cause, stop: &CancellationToken) {
@@ -144,7 +155,7 @@ impl Session {
                 if self.setup.out.agent.is_none()
                     && let Some(command) = Local::of(&prompt) =>
             {
-                return self.run_local(turn, command, *prompt, stop).await;
+                return Box::pin(self.run_local(turn, command, *prompt, stop)).await;
             }
             cause => cause,
         };
@@ -379,7 +390,11 @@ impl Session {
             usage: no_usage(),
             extra: wardian_protocol::JsonMap::new(),
         };
-        Ahead { whole: Box::new(Whole { message, verdicts, request_id: None }), past, is_known: true }
+        Ahead {
+            whole: Box::new(Whole { message, verdicts, shown: HashMap::new(), request_id: None }),
+            past,
+            is_known: true,
+        }
     }
 
     async fn take_in(&mut self, turn: &mut Turn, whole: &Whole, is_known: bool) -> Step {
@@ -387,7 +402,7 @@ impl Session {
         let tool_calls =
             reply.content.iter().filter(|block| matches!(block, ContentBlock::ToolUse { .. })).count();
         turn.stop_reason.clone_from(&reply.stop_reason);
-        turn.result = text_of(&reply.content);
+        (turn.result, turn.shown) = (text_of(&reply.content), whole.shown_text());
         turn.tools.extend(tools_of(&reply.content));
         turn.last_usage = reply.usage.clone();
         let facts = ReplyFacts { stop_reason: reply.stop_reason.as_deref(), tool_calls, spent: self.spent() };
@@ -429,6 +444,7 @@ impl Session {
         self.hear(executed.results);
         self.keep_tool_state().await;
         self.be_told(executed.context).await;
+        self.hear_of_plan_mode().await;
         match executed.ended {
             ToolsEnd::Done if output.is_some() => output,
             ToolsEnd::Done => {
@@ -507,6 +523,7 @@ impl Session {
         let begun = std::mem::take(&mut self.told);
         self.be_told(begun.into_iter().chain(context).collect()).await;
         self.hear_of_servers().await;
+        self.hear_of_plan_mode().await;
     }
 
     /// Tells the model what it has not heard yet of the servers of tools.

@@ -113,6 +113,31 @@ pub(crate) fn server_note(server: &str, names: &str, instructions: Option<&str>)
     text
 }
 
+/// How every note on plan mode begins.
+pub(crate) const PLAN_MODE: &str = "<system-reminder>\nPlan mode is on";
+
+/// Tells the model that it is in plan mode. `instructions`: how it is to plan, if the host says so; `exits`: it can ask to
+/// leave it.
+pub(crate) fn plan_mode(instructions: Option<&str>, exits: bool) -> String {
+    let how = instructions.unwrap_or(
+        "Find out what is to be done: read, search, and ask where the wish is not clear. Then write a plan that somebody \
+         else could follow: what changes where, in which order, and how it is checked.",
+    );
+    let end = if exits {
+        "When the plan is whole, call ExitPlanMode with it: the user decides, and only then does the work begin."
+    } else {
+        "When the plan is whole, it is your answer."
+    };
+    format!(
+        "{PLAN_MODE}: look around, and change nothing. Files stay as they are, and so does everything that commands \
+         could change, whatever was said before.\n\n{how}\n\n{end}\n</system-reminder>"
+    )
+}
+
+/// Tells it that it no longer is.
+pub(crate) const PLAN_MODE_LEFT: &str =
+    "<system-reminder>\nPlan mode is over: what the permissions allow may be done again.\n</system-reminder>";
+
 /// What the model is told of the skills that it may use.
 pub(crate) fn skills(lines: &str) -> String {
     crate::prompt::reminder(&format!("Skills that you can use with the tool Skill:\n\n{lines}"))

@@ -15,6 +15,8 @@ mod checkpoints;
 mod commands;
 #[path = "it/debug_log.rs"]
 mod debug_log;
+#[path = "it/display.rs"]
+mod display;
 #[path = "it/failures.rs"]
 mod failures;
 #[path = "it/forks.rs"]

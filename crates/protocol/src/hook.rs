@@ -160,6 +160,9 @@ pub struct HookSpecificOutput {
     /// `Elicitation`, `ElicitationResult`: what is accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<Value>,
+    /// `MessageDisplay`: shown in place of the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub display_content: Option<String>,
     /// Fields that this version does not know.
     #[serde(flatten)]
     pub extra: JsonMap,

@@ -45,6 +45,8 @@ pub(super) struct Reading<'a> {
     request_id: Option<String>,
     hooks: FuturesUnordered<BoxFuture<'static, (String, HookOutcome)>>,
     verdicts: HashMap<String, HookOutcome>,
+    /// What was shown in place of texts, by the block's place.
+    shown: HashMap<usize, String>,
     /// How many blocks were given as messages.
     given: usize,
     /// When the block under way began.
@@ -65,6 +67,7 @@ impl<'a> Reading<'a> {
             request_id: None,
             hooks: FuturesUnordered::new(),
             verdicts: HashMap::new(),
+            shown: HashMap::new(),
             given: 0,
             block_began: Instant::now(),
             thinking_tokens: 0,
@@ -178,6 +181,17 @@ impl<'a> Reading<'a> {
         let Some(block) = message.content.get(index) else { return };
         let frame = one_block(message, presentable(block), message.usage.clone());
         let hooks = hooks_on(self.setup, block);
+        let shown = match block {
+            ContentBlock::Text { text, .. } => tokio::select! {
+                biased;
+                () = self.stop.cancelled() => None,
+                shown = self.setup.hooks.displayed(&self.spending.turn_id, text) => shown,
+            },
+            ContentBlock::Thinking { .. }
+            | ContentBlock::ToolUse { .. }
+            | ContentBlock::ToolResult { .. }
+            | ContentBlock::Other(_) => None,
+        };
         let mut more = self.spending.marks();
         if let Some(id) = &self.request_id {
             more.insert("request_id".to_owned(), id.clone().into());
@@ -192,7 +206,8 @@ impl<'a> Reading<'a> {
             more.insert("tool_use_meta".to_owned(), json!([meta]));
         }
         self.given = self.given.max(index + 1);
-        self.setup.out.assistant(frame, more).await;
+        self.shown.extend(shown.clone().map(|text| (index, text)));
+        self.setup.out.assistant_shown_as(frame, more, shown).await;
         self.hooks.extend(hooks);
     }
 
@@ -224,8 +239,8 @@ impl<'a> Reading<'a> {
                 }
             }
         }
-        let (verdicts, request_id) = (std::mem::take(&mut self.verdicts), self.request_id.clone());
-        Ended::Whole(Box::new(Whole { message, verdicts, request_id }))
+        let (verdicts, shown) = (std::mem::take(&mut self.verdicts), std::mem::take(&mut self.shown));
+        Ended::Whole(Box::new(Whole { message, verdicts, shown, request_id: self.request_id.clone() }))
     }
 
     /// Counts what was used, however the reply ended: it was paid for. What a cut reply had written is estimated.

@@ -118,6 +118,10 @@ fn set_field(setup: &mut Setup, name: &str, value: Value) -> Result<(), String> 
     match name {
         // They change nothing here: they ask for things that are only more to see.
         "agentProgressSummaries" | "promptSuggestions" | "supportedDialogKinds" => (),
+        "planModeInstructions" if value.is_string() => {
+            let text = value.as_str().filter(|text| !text.trim().is_empty());
+            setup.options.plan_mode_instructions = text.map(str::to_owned);
+        }
         "excludeDynamicSections" => setup.options.exclude_dynamic_sections = value == true,
         "jsonSchema" if value.is_object() => setup.options.output_schema = Some(value),
         "systemPromptSnapshot" => setup.options.system_prompt_snapshot = value == true,

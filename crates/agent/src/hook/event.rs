@@ -70,7 +70,7 @@ pub enum HookEvent {
     FileChanged,
     /// There is one more directory to work in.
     DirectoryAdded,
-    /// A reply is shown. Does not happen here.
+    /// A text of a reply is about to be shown.
     MessageDisplay,
 }
 
@@ -173,8 +173,13 @@ impl HookEvent {
     }
 
     /// Whether it happens while the session goes on.
-    pub(super) const fn is_within_session(self) -> bool {
+    const fn is_within_session(self) -> bool {
         !matches!(self, Self::SessionStart | Self::SessionEnd | Self::Setup | Self::InstructionsLoaded)
+    }
+
+    /// Whether the permission mode is told with it.
+    pub(super) const fn tells_mode(self) -> bool {
+        self.is_within_session() && !matches!(self, Self::MessageDisplay)
     }
 
     /// Whether hosts hear of it through the control channel. source: the official CLI, observed: what happens before the

@@ -136,7 +136,9 @@ impl SessionHooks {
         }
         let input = self.input(event, call, fields);
         let mut commands = Vec::new();
-        let hooks = self.hooks.of(event).iter().filter(|hook| hook.matches(subject));
+        // Where there is nothing to match, matchers mean nothing. source: the official CLI, observed.
+        let is_for = |hook: &&Hook| subject.is_empty() || hook.matches(subject);
+        let hooks = self.hooks.of(event).iter().filter(is_for);
         let hooks = hooks.filter(|hook| hook.is_wanted(&input, &mut commands));
         let mut answers: FuturesUnordered<_> =
             hooks.map(|hook| self.ask(event, subject, hook, &input)).collect();
@@ -162,7 +164,9 @@ impl SessionHooks {
         let blocks = hook.on_failure == OnFailure::Block && event.is_guarded();
         match answer {
             Ok(output) => {
-                if let Some(message) = &output.system_message {
+                if let Some(message) = &output.system_message
+                    && event != HookEvent::MessageDisplay
+                {
                     self.say(event, subject, message).await;
                 }
                 outcome.take_in(event, output);
@@ -284,9 +288,7 @@ impl SessionHooks {
             transcript_path: self.session_transcript.to_string(),
             cwd: self.out.cwd.display().to_string(),
             prompt_id: self.prompt_id.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            permission_mode: event
-                .is_within_session()
-                .then(|| lock(&self.live).policy.mode.as_str().to_owned()),
+            permission_mode: event.tells_mode().then(|| lock(&self.live).policy.mode.as_str().to_owned()),
             agent_id: agent.map(|agent| agent.agent_id.clone()),
             agent_type: agent.map(|agent| agent.agent_type.clone()),
             fields,

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{HookEvent, HookOutcome, SessionHooks};
-use crate::words;
+use crate::{random, words};
 
 /// How often in a row hooks may keep a turn from ending. source: the official CLI, observed.
 pub(crate) const STOP_CAP: u32 = 8;
@@ -130,6 +130,22 @@ impl SessionHooks {
         let fields =
             json!({"key": "stop-hook-block-cap", "text": text, "priority": "high", "color": "warning"});
         self.out.system("notification", fields).await;
+    }
+
+    /// Lets hooks see a text of a reply before it is shown. Gives what is shown in its place, nothing at all maybe; `None`:
+    /// the text itself. What subagents say is not shown to them. source: the official CLI, observed: a text is one piece.
+    pub(crate) async fn displayed(&self, turn_id: &str, text: &str) -> Option<String> {
+        let event = HookEvent::MessageDisplay;
+        if self.out.agent.is_some() || text.is_empty() || !self.listens(event) {
+            return None;
+        }
+        let message_id = random::uuid();
+        let call = format!("{message_id}-0");
+        let fields = json!({
+            "turn_id": turn_id, "message_id": message_id, "index": 0, "final": true, "delta": text,
+        });
+        let outcome = self.run_for_call(event, "", &call, fields).await;
+        outcome.last(|said| said.display_content.clone())
     }
 
     /// Tells hooks that the turn ends with a failure.

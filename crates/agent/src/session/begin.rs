@@ -83,6 +83,7 @@ pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Resu
     let servers = ServerTools::new(mcp, &options);
     Ok(Setup {
         system: prompt::system(&options, &context, &additional_directories, (out.clock)()),
+        plan_mode_instructions: options.plan_mode_instructions.clone(),
         auto_compact: options.auto_compact,
         asks: Asks::default(),
         opening: Opening::new(&options, &context, &additional_directories, (out.clock)()),

@@ -42,7 +42,7 @@ impl Setup {
 
 impl Session {
     pub(super) async fn api_error(&mut self, turn: &mut Turn, failure: &Failure) -> End {
-        turn.result = failure.describe();
+        turn.ends_with(failure.describe());
         turn.stop_reason = Some("stop_sequence".to_owned());
         let kind = failure.error_type();
         self.setup.keep_reply_end(false, None).await;
@@ -84,7 +84,7 @@ impl Session {
             | End::Unstructured
             | End::Unkept => return end,
         };
-        text.clone_into(&mut turn.result);
+        turn.ends_with(text.to_owned());
         let id = whole.message.id.clone();
         if end == End::Refused {
             let fields = json!({
@@ -110,7 +110,8 @@ impl Session {
 
     /// Ends a turn for a prompt that cannot wait, while the model replied: what it had said is the result.
     pub(super) async fn cut(&mut self, turn: &mut Turn, partial: Option<Box<Partial>>) -> End {
-        turn.result = partial.as_ref().map(|partial| text_of(&partial.message.content)).unwrap_or_default();
+        let said = partial.as_ref().map(|partial| text_of(&partial.message.content));
+        turn.ends_with(said.unwrap_or_default());
         let open = self.stopped(turn, partial).await;
         if let Some(message) = open.filter(|_| self.setup.include_partial_messages) {
             self.setup.stop_reply(message).await;

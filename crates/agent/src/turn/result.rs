@@ -22,6 +22,7 @@ impl Session {
         let meter = self.setup.meter().clone();
         let extra = self.more_of_result(&turn, end, meter.by_model());
         let mut denials = turn.denials;
+        let shown = turn.shown.filter(|_| !turn.result.is_empty()).unwrap_or(turn.result);
         denials.extend(self.setup.tasks.take_denials());
         let result = ResultMessage {
             subtype: subtype.to_owned(),
@@ -33,7 +34,7 @@ impl Session {
             } else {
                 turn.progress.num_turns()
             },
-            result: (subtype == "success").then_some(turn.result),
+            result: (subtype == "success").then_some(shown),
             stop_reason: turn.stop_reason.clone(),
             session_id: self.setup.out.session_id.clone(),
             total_cost_usd: meter.total(),

@@ -31,7 +31,7 @@ impl Session {
     pub(super) fn structured(&self, turn: &mut Turn, executed: &Executed) -> Option<End> {
         let tool = self.setup.structured.as_ref()?;
         if let Some(given) = tool.take() {
-            turn.result = given.to_string();
+            turn.ends_with(given.to_string());
             turn.output.given = Some(given);
             return Some(End::Completed);
         }

@@ -2,8 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
+use futures_util::StreamExt;
 use serde_json::{Value, json};
-use wardian_agent::{CanUseTool, Message, Options, Permission, PermissionMode, ToolSet, query};
+use wardian_agent::{
+    CanUseTool, Message, Options, Permission, PermissionMode, Prompt, ToolSet, UserMessage, query,
+};
 
 use crate::support::{call, messages, model, options, result};
 
@@ -99,4 +102,56 @@ async fn tasks_are_offered_when_named() {
     assert_eq!(outputs[1]["tool_use_result"]["statusChange"], json!({"from": "pending", "to": "completed"}));
     let offered = &model.requests()[0].body["tools"];
     assert_eq!(offered.as_array().unwrap().len(), 2);
+}
+
+/// How often each of the requests says a text.
+fn said(model: &wardian_model::Server, text: &str) -> Vec<usize> {
+    let count = |body: &Value| body["messages"].to_string().matches(text).count();
+    model.requests().iter().map(|request| count(&request.body)).collect()
+}
+
+#[tokio::test]
+async fn instructions_for_plan_mode_are_told_when_it_begins_and_its_end_when_it_ends() {
+    let replies: Vec<Value> = (0..5).map(|_| json!({"text": "Hm."})).collect();
+    let model = model(&json!({"replies": replies})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options {
+        permission_mode: PermissionMode::Plan,
+        plan_mode_instructions: Some("Plan with PAPAYA.".to_owned()),
+        ..options(&model, folder.path())
+    };
+    let mut query = query(Prompt::Open, options);
+    let handle = query.handle();
+    use PermissionMode::{Default as Normal, Plan};
+    for mode in [Plan, Plan, Normal, Normal, Plan] {
+        handle.set_permission_mode(mode).await.unwrap();
+        let prompt = json!({"message": {"role": "user", "content": "go on"}});
+        handle.send(serde_json::from_value::<UserMessage>(prompt).unwrap()).await.unwrap();
+        while !matches!(query.next().await.unwrap().unwrap(), Message::Result(_)) {}
+    }
+    assert_eq!(said(&model, "PAPAYA"), [1, 1, 1, 1, 2]);
+    assert_eq!(said(&model, "Plan mode is over"), [0, 0, 1, 1, 1]);
+    // What was said once stays as it was: each request begins with the one before it.
+    let plain =
+        |body: &Value| body["messages"].to_string().replace(r#","cache_control":{"type":"ephemeral"}"#, "");
+    for pair in model.requests().windows(2) {
+        let (before, after) = (plain(&pair[0].body), plain(&pair[1].body));
+        assert!(after.starts_with(before.trim_end_matches(']')), "{before}\n{after}");
+    }
+}
+
+#[tokio::test]
+async fn who_goes_into_plan_mode_by_itself_is_told_the_instructions_too() {
+    let script =
+        json!({"replies": [{"tool_use": [call("toolu_1", "EnterPlanMode", json!({}))]}, {"text": "done"}]});
+    let model = model(&script).await;
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options {
+        can_use_tool: Some(host(&Arc::default())),
+        permission_mode: PermissionMode::BypassPermissions,
+        plan_mode_instructions: Some("Plan with PAPAYA.".to_owned()),
+        ..options(&model, folder.path())
+    };
+    messages(query("hi", options)).await;
+    assert_eq!(said(&model, "PAPAYA"), [0, 1]);
 }

@@ -161,8 +161,12 @@ impl Session {
         };
         let heard = self.show_hooks(&cause, stop).await;
         self.give_init(&turn).await;
+        let cause = self.name_prompts(cause);
         for prompt in std::mem::take(&mut self.taken) {
             self.replay(&prompt).await;
+            if let Some(uuid) = &prompt.uuid {
+                self.take_checkpoint(uuid).await;
+            }
         }
         let mut rules = Vec::new();
         let reply = match cause {

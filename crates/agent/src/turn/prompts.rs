@@ -1,10 +1,10 @@
 //! The prompts of a turn: those that it begins with, and those that it takes in on its way.
 
-use super::Turn;
+use super::{Cause, Turn};
 use crate::frames::Out;
 use crate::queue::Fate;
 use crate::session::Session;
-use crate::{Message, UserMessage};
+use crate::{Message, UserMessage, random};
 
 impl Session {
     /// Tells hosts that the prompts of a turn are taken; gives the ids of those that have one.
@@ -19,6 +19,17 @@ impl Session {
         uuids
     }
 
+    /// Gives the prompt that a turn begins with an id if it has none: hosts that are given it back find it by that id, in
+    /// the transcript and among the checkpoints.
+    pub(super) fn name_prompts(&mut self, cause: Cause) -> Cause {
+        let Cause::Prompt(mut prompt) = cause else { return cause };
+        let uuid = prompt.uuid.get_or_insert_with(random::uuid);
+        if let Some(last) = self.taken.last_mut() {
+            last.uuid.get_or_insert_with(|| uuid.clone());
+        }
+        Cause::Prompt(prompt)
+    }
+
     /// Gives a prompt back as a message, where hosts want that.
     pub(super) async fn replay(&self, prompt: &UserMessage) {
         if self.setup.replay_user_messages {
@@ -30,9 +41,10 @@ impl Session {
     pub(super) async fn fold(&mut self, turn: &mut Turn) {
         let known = self.prompts.clone();
         let is_new = |prompt: &UserMessage| prompt.uuid.as_ref().is_none_or(|uuid| !known.contains(uuid));
-        for prompt in self.queue.take_between(is_new) {
-            self.replay(&prompt).await;
+        for mut prompt in self.queue.take_between(is_new) {
             let uuid = prompt.uuid.clone();
+            prompt.uuid.get_or_insert_with(random::uuid);
+            self.replay(&prompt).await;
             self.queue.note(&uuid, Fate::Started);
             self.tell_news().await;
             turn.spending.prompts.extend(uuid.clone());
@@ -45,7 +57,7 @@ impl Session {
 impl Out {
     async fn replay(&self, prompt: &UserMessage) {
         let mut prompt = prompt.clone();
-        prompt.uuid.get_or_insert_with(crate::random::uuid);
+        prompt.uuid.get_or_insert_with(random::uuid);
         prompt.session_id = Some(self.session_id.clone());
         prompt.extra.insert("timestamp".to_owned(), self.timestamp().into());
         prompt.extra.insert("isReplay".to_owned(), true.into());

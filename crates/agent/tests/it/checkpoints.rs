@@ -87,6 +87,36 @@ async fn files_are_rewound_to_a_prompt_as_by_the_official_cli() {
     assert_eq!(second.end().await.2, Some(0));
 }
 
+/// The Python SDK gives prompts no ids: it goes by those under which they are given back.
+#[tokio::test]
+async fn a_prompt_without_an_id_is_found_by_the_one_it_is_given_back_with() {
+    let server = model(&json!({"replies": [
+        {"tool_use": [call("toolu_1", "Write", json!({"file_path": "new.txt", "content": "hello\n"}))]}, {"text": "ok"},
+        {"tool_use": [call("toolu_2", "Write", json!({"file_path": "other.txt", "content": "hello\n"}))]}, {"text": "ok"},
+    ]}))
+    .await;
+    let place = Place::new();
+    let flags = ["--session-id", ID, "--replay-user-messages"];
+    let mut agent = agent(&server, &place, &flags, true);
+    let mut given_back = Vec::new();
+    for _ in 0..2 {
+        agent.prompt("do it").await;
+        let frames = agent.until("result/success").await;
+        let prompt = frames.iter().find(|frame| frame["isReplay"] == true).unwrap();
+        given_back.push(prompt["uuid"].as_str().unwrap().to_owned());
+    }
+    let transcript = std::fs::read_to_string(place.file()).unwrap();
+    for uuid in &given_back {
+        assert!(transcript.contains(&format!("\"uuid\":\"{uuid}\"")), "{uuid}");
+    }
+    let there = || ["new.txt", "other.txt"].map(|name| place.cwd.path().join(name).exists());
+    assert_eq!(rewind(&mut agent, &given_back[1], false).await["canRewind"], true);
+    assert_eq!(there(), [true, false]);
+    assert_eq!(rewind(&mut agent, &given_back[0], false).await["canRewind"], true);
+    assert_eq!(there(), [false, false]);
+    assert_eq!(agent.end().await.2, Some(0));
+}
+
 #[tokio::test]
 async fn who_did_not_ask_for_checkpoints_has_none() {
     let server = model(&json!({"replies": [

@@ -111,7 +111,7 @@ fn command<'a>(call: &Call<'a>) -> Option<&'a str> {
 /// The most paths of one command that are looked at.
 const MAX_PATHS: usize = 256;
 
-/// The files that the command redirects from and to, and those that everyday commands are about, where they stand in it
+/// The files that the command redirects from and to, and those that commands about files name, where they stand in it
 /// literally.
 pub(crate) fn paths(call: &Call<'_>) -> Vec<String> {
     let Some(command) = command(call) else { return Vec::new() };
@@ -122,7 +122,7 @@ pub(crate) fn paths(call: &Call<'_>) -> Vec<String> {
         Everyday::Looks(paths) | Everyday::Edits(paths) => paths,
     });
     let mut paths: Vec<String> = Vec::new();
-    for path in redirects.chain(named).take(MAX_PATHS) {
+    for path in redirects.chain(named).take(MAX_PATHS).chain(named_files(&script).take(MAX_PATHS)) {
         if !paths.contains(&path) {
             paths.push(path);
         }
@@ -134,72 +134,128 @@ fn is_file(redirect: &Redirect) -> bool {
     !NO_FILES.contains(&redirect.target.text.as_str())
 }
 
-/// Whether a rule that refuses a command applies to any part of the script.
-pub(crate) fn refused(pattern: &Wildcard, call: &Call<'_>) -> Applies {
-    let Some(command) = command(call) else { return Applies::Maybe };
-    if pattern.matches(command.trim()) {
-        return Applies::Yes;
-    }
-    refuses_script(pattern, &Script::read(command), 0)
+/// A Bash call, read once for all rules that refuse.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    script: Script,
+    /// What a rule that refuses may find: the whole, and all readings of its parts.
+    readings: Vec<String>,
+    /// What is known of commands of which the shell computes the rest.
+    beginnings: Vec<String>,
+    /// Something is not understood, or there is too much of it.
+    is_unclear: bool,
+    /// Characters that readings may still have.
+    left: usize,
 }
 
-fn refuses_script(pattern: &Wildcard, script: &Script, depth: usize) -> Applies {
-    let mut applies = if script.hazard.is_some() { Applies::Maybe } else { Applies::No };
-    for simple in &script.commands {
-        match refuses_command(pattern, simple, depth) {
-            Applies::Yes => return Applies::Yes,
-            Applies::Maybe => applies = Applies::Maybe,
-            Applies::No => (),
+/// The most characters of all readings: so that a command of nothing but wrappers is decided soon.
+const MAX_READING_CHARS: usize = 512 * 1024;
+
+impl Seen {
+    pub(crate) fn of(call: &Call<'_>) -> Self {
+        let Some(command) = command(call) else { return Self { is_unclear: true, ..Self::default() } };
+        let script = Script::read(command);
+        let mut seen = Self { left: MAX_READING_CHARS, ..Self::default() };
+        seen.is_unclear = script.hazard.is_some();
+        seen.push(command.trim().to_owned());
+        for simple in &script.commands {
+            seen.is_unclear |= simple.hazard().is_some();
+            seen.beginnings.extend(simple.known_beginnings());
+            seen.command(simple, 0);
+        }
+        Self { script, ..seen }
+    }
+
+    fn command(&mut self, simple: &Simple, depth: usize) {
+        for reading in simple.readings() {
+            self.push(reading);
+        }
+        if depth == MAX_DEPTH {
+            return;
+        }
+        for inner in simple.inner_scripts() {
+            if !self.spend(inner.len()) {
+                return;
+            }
+            for simple in &Script::read(&inner).commands {
+                self.command(simple, depth + 1);
+            }
         }
     }
-    applies
-}
 
-fn refuses_command(pattern: &Wildcard, simple: &Simple, depth: usize) -> Applies {
-    if simple.readings().iter().any(|reading| pattern.matches(reading)) {
-        return Applies::Yes;
+    fn push(&mut self, reading: String) {
+        if self.spend(reading.len()) {
+            self.readings.push(reading);
+        }
     }
-    if depth < MAX_DEPTH {
-        let inner = simple.inner_scripts();
-        let mut scripts = inner.iter().map(|text| Script::read(text));
-        if scripts.any(|script| refuses_script(pattern, &script, depth + 1) == Applies::Yes) {
+
+    /// Whether there was room for so many characters.
+    fn spend(&mut self, characters: usize) -> bool {
+        let left = self.left.checked_sub(characters);
+        self.left = left.unwrap_or(0);
+        self.is_unclear |= left.is_none();
+        left.is_some()
+    }
+
+    /// Whether a rule that refuses a command applies to any part of the script.
+    pub(crate) fn refused(&self, pattern: &Wildcard) -> Applies {
+        if self.readings.iter().any(|reading| pattern.matches(reading)) {
             return Applies::Yes;
         }
+        let could = self.is_unclear || self.beginnings.iter().any(|known| pattern.could_match(known));
+        if could { Applies::Maybe } else { Applies::No }
     }
-    let could = simple.known_beginnings().iter().any(|known| pattern.could_match(known));
-    if could || simple.hazard().is_some() { Applies::Maybe } else { Applies::No }
+
+    /// Whether a rule that refuses files applies to what the script redirects from or to, or names to a command about
+    /// files. What a command does with its files is for the sandbox to wall in: this only helps the model along.
+    pub(crate) fn refused_file(&self, rule: &Rule, pattern: &PathPattern, facts: &Facts) -> Applies {
+        let covers = |text: &str| {
+            let readings = files::readings(text, facts);
+            readings.iter().any(|path| pattern.covers(path, &facts.cwd, facts.home.as_deref(), true))
+        };
+        let about = |writes: bool| {
+            if writes {
+                files::is_about(rule, "Edit") || files::is_about(rule, "Write")
+            } else {
+                files::is_about(rule, "Read")
+            }
+        };
+        let mut applies = if self.readings.is_empty() { Applies::Maybe } else { Applies::No };
+        for redirect in self.script.redirects().filter(|redirect| is_file(redirect) && about(redirect.writes))
+        {
+            let target = &redirect.target;
+            if covers(&target.text) {
+                return Applies::Yes;
+            }
+            let unknown = target.expands
+                || self.script.changes_directory()
+                || files::resolved(&target.text, facts).is_none();
+            if unknown {
+                applies = Applies::Maybe;
+            }
+        }
+        for (count, path) in named_files(&self.script).enumerate() {
+            if covers(&path) {
+                return Applies::Yes;
+            }
+            if count == MAX_PATHS {
+                return Applies::Maybe;
+            }
+        }
+        applies
+    }
 }
 
-/// Whether a rule that refuses files applies to what the script redirects from or to, or names to a command about
-/// files. What a command does with its files is for the sandbox to wall in: this only helps the model along.
-pub(crate) fn refused_file(rule: &Rule, pattern: &PathPattern, call: &Call<'_>, facts: &Facts) -> Applies {
-    let Some(command) = command(call) else { return Applies::Maybe };
-    let script = Script::read(command);
-    let covers = |text: &str| {
-        let readings = files::readings(text, facts);
-        readings.iter().any(|path| pattern.covers(path, &facts.cwd, facts.home.as_deref(), true))
-    };
-    let about = |writes: bool| {
-        if writes {
-            files::is_about(rule, "Edit") || files::is_about(rule, "Write")
-        } else {
-            files::is_about(rule, "Read")
-        }
-    };
-    let mut applies = Applies::No;
-    for redirect in script.redirects().filter(|redirect| is_file(redirect) && about(redirect.writes)) {
-        let target = &redirect.target;
-        if covers(&target.text) {
-            return Applies::Yes;
-        }
-        let unknown =
-            target.expands || script.changes_directory() || files::resolved(&target.text, facts).is_none();
-        if unknown {
-            applies = Applies::Maybe;
-        }
-    }
-    let mut named = script.commands.iter().flat_map(Simple::file_arguments);
-    if named.any(|word| covers(&word.text)) { Applies::Yes } else { applies }
+/// What commands about files name to them: arguments, and what options and `name=` bring (`if=x`, `--file=x`).
+fn named_files(script: &Script) -> impl Iterator<Item = String> {
+    let words = script.commands.iter().flat_map(Simple::file_arguments);
+    words.flat_map(|word| {
+        let text = word.text.as_str();
+        let value = text.split_once('=').map(|(_, value)| value);
+        let short =
+            text.strip_prefix('-').filter(|rest| !rest.starts_with('-')).and_then(|rest| rest.get(1..));
+        [Some(text), value, short].into_iter().flatten().filter(|path| !path.is_empty()).map(str::to_owned)
+    })
 }
 
 /// Whether allow rules let the command through: a bare rule, or one for each part.

@@ -211,8 +211,9 @@ pub fn paths_of(call: &Call<'_>) -> Vec<String> {
 /// and then the host. (Hooks come before, with the caller.)
 #[must_use]
 pub fn decide(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Decision {
-    let denied = first_that_applies(&policy.deny, call, facts);
-    let asked = first_that_applies(&policy.ask, call, facts);
+    let refuses = Refusals { call, facts, command: (call.tool == "Bash").then(|| bash::Seen::of(call)) };
+    let denied = refuses.first(&policy.deny);
+    let asked = refuses.first(&policy.ask);
     match (denied, asked) {
         (Some((rule, Applies::Yes)), _) => {
             Decision::deny(ReasonKind::Rule, format!("the rule {rule} denies it"))
@@ -228,41 +229,50 @@ pub fn decide(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Decision {
     }
 }
 
-/// The first rule that applies for certain, else the first that may.
-fn first_that_applies<'a>(rules: &'a [Rule], call: &Call<'_>, facts: &Facts) -> Option<(&'a Rule, Applies)> {
-    let mut may = None;
-    for rule in rules {
-        match refuses(rule, call, facts) {
-            Applies::Yes => return Some((rule, Applies::Yes)),
-            Applies::Maybe => {
-                may.get_or_insert((rule, Applies::Maybe));
-            }
-            Applies::No => (),
-        }
-    }
-    may
+/// A call as rules that refuse see it.
+struct Refusals<'a> {
+    call: &'a Call<'a>,
+    facts: &'a Facts,
+    command: Option<bash::Seen>,
 }
 
-fn refuses(rule: &Rule, call: &Call<'_>, facts: &Facts) -> Applies {
-    if rule.names(call.tool) && rule.is_bare() {
-        return Applies::Yes;
+impl Refusals<'_> {
+    /// The first rule that applies for certain, else the first that may.
+    fn first<'r>(&self, rules: &'r [Rule]) -> Option<(&'r Rule, Applies)> {
+        let mut may = None;
+        for rule in rules {
+            match self.by(rule) {
+                Applies::Yes => return Some((rule, Applies::Yes)),
+                Applies::Maybe => {
+                    may.get_or_insert((rule, Applies::Maybe));
+                }
+                Applies::No => (),
+            }
+        }
+        may
     }
-    match &rule.specifier {
-        Specifier::Any => Applies::No,
-        Specifier::Command(pattern) if call.tool == "Bash" => bash::refused(pattern, call),
-        Specifier::Command(_) => Applies::No,
-        Specifier::Path(pattern) if call.tool == "Bash" => bash::refused_file(rule, pattern, call, facts),
-        Specifier::Path(pattern) => files::refused(rule, pattern, call, facts),
-        Specifier::Host(_) | Specifier::Field { .. } if !rule.names(call.tool) => Applies::No,
-        Specifier::Host(pattern) => match host_of(call) {
-            Some(host) if pattern.matches(&host) => Applies::Yes,
-            Some(_) => Applies::No,
-            None => Applies::Maybe,
-        },
-        Specifier::Field { name, value } => match call.input.get(name) {
-            Some(field) if value.matches(&text_of(field)) => Applies::Yes,
-            Some(_) | None => Applies::No,
-        },
+
+    fn by(&self, rule: &Rule) -> Applies {
+        let Self { call, facts, command } = self;
+        if rule.names(call.tool) && rule.is_bare() {
+            return Applies::Yes;
+        }
+        match (&rule.specifier, command) {
+            (Specifier::Any, _) | (Specifier::Command(_), None) => Applies::No,
+            (Specifier::Command(pattern), Some(command)) => command.refused(pattern),
+            (Specifier::Path(pattern), Some(command)) => command.refused_file(rule, pattern, facts),
+            (Specifier::Path(pattern), None) => files::refused(rule, pattern, call, facts),
+            (Specifier::Host(_) | Specifier::Field { .. }, _) if !rule.names(call.tool) => Applies::No,
+            (Specifier::Host(pattern), _) => match host_of(call) {
+                Some(host) if pattern.matches(&host) => Applies::Yes,
+                Some(_) => Applies::No,
+                None => Applies::Maybe,
+            },
+            (Specifier::Field { name, value }, _) => match call.input.get(name) {
+                Some(field) if value.matches(&text_of(field)) => Applies::Yes,
+                Some(_) | None => Applies::No,
+            },
+        }
     }
 }
 

@@ -3,9 +3,10 @@
 //! This is a small splitter, not a shell grammar: it finds the simple commands of a script, their words and redirects,
 //! and says so ([`Script::hazard`]) whenever it meets something whose meaning it does not follow: substitutions,
 //! here-documents, subshells, keywords, unbalanced quotes. What has a hazard is never allowed by a rule. It reads
-//! inside substitutions all the same, so that rules that refuse still see the commands there. A full grammar
-//! (`brush-parser`) is to take its place.
+//! inside substitutions all the same, so that rules that refuse still see the commands there. Why it is no grammar
+//! stands in ARCHITECTURE.md.
 
+mod runs;
 mod words;
 
 /// The longest command that is looked at, in characters.
@@ -14,68 +15,11 @@ pub(crate) const MAX_COMMAND_CHARS: usize = 65_536;
 /// How deep substitutions are followed.
 const MAX_DEPTH: usize = 12;
 
-/// Commands that run another command, or text, as theirs.
-const WRAPPERS: &[&str] = &[
-    ".",
-    "ash",
-    "bash",
-    "builtin",
-    "busybox",
-    "chroot",
-    "chrt",
-    "command",
-    "coproc",
-    "csh",
-    "dash",
-    "doas",
-    "env",
-    "eval",
-    "exec",
-    "fish",
-    "flock",
-    "ionice",
-    "ksh",
-    "nice",
-    "nohup",
-    "nsenter",
-    "parallel",
-    "pwsh",
-    "rbash",
-    "runuser",
-    "script",
-    "setsid",
-    "sh",
-    "source",
-    "ssh",
-    "stdbuf",
-    "strace",
-    "su",
-    "sudo",
-    "systemd-run",
-    "taskset",
-    "tcsh",
-    "time",
-    "timeout",
-    "toybox",
-    "trap",
-    "unshare",
-    "watch",
-    "xargs",
-    "zsh",
-    "alias",
-    "enable",
-    "hash",
-];
-
 /// Words that begin a construct of the shell's own instead of naming a command.
 const KEYWORDS: &[&str] = &[
     "!", "[[", "case", "do", "done", "elif", "else", "esac", "fi", "for", "function", "if", "in", "select",
     "then", "until", "while", "{", "}",
 ];
-
-/// What `find` does beyond finding.
-const FIND_ACTIONS: &[&str] =
-    &["-exec", "-execdir", "-ok", "-okdir", "-delete", "-fprint", "-fprint0", "-fprintf", "-fls"];
 
 /// A command line, split.
 #[derive(Debug, Default)]
@@ -170,12 +114,7 @@ impl Simple {
         if KEYWORDS.contains(&first.text.as_str()) {
             return Some("it has a control structure");
         }
-        let name = base_name(&first.text);
-        if WRAPPERS.contains(&name) {
-            return Some("a command runs another one");
-        }
-        let acts = |word: &Word| FIND_ACTIONS.contains(&word.text.as_str());
-        (name == "find" && arguments.iter().any(acts)).then_some("find runs a command or writes")
+        runs::hazard(base_name(&first.text), &arguments[1..])
     }
 
     /// All readings under which a rule that refuses may find the command: as written, unquoted, without assignments,
@@ -184,9 +123,7 @@ impl Simple {
         let arguments = self.arguments();
         let mut readings = vec![self.raw(), join(self.words.iter().map(|word| word.text.as_str()))];
         readings.extend([plain(arguments), without_directory(arguments)]);
-        let runs_another =
-            self.name().is_some_and(|name| WRAPPERS.contains(&name) || KEYWORDS.contains(&name));
-        if runs_another || self.hazard().is_some() {
+        if self.hazard().is_some() {
             // Which word begins the inner command depends on the options of each wrapper: take every one.
             readings.extend((1..arguments.len().min(64)).map(|begin| without_directory(&arguments[begin..])));
         }

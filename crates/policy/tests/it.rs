@@ -4,6 +4,7 @@
 
 mod it {
     mod against_bash;
+    mod attacks;
     mod bash;
     mod files;
     mod modes;

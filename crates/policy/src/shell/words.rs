@@ -31,8 +31,17 @@ struct Reader<'a> {
     word: Option<Word>,
     simple: Simple,
     awaits: Option<Awaits>,
-    /// Ends of the here-documents that begin on the next line.
-    documents: Vec<String>,
+    /// The here-documents that begin on the next line.
+    documents: Vec<Document>,
+}
+
+/// A here-document that was announced.
+struct Document {
+    end: String,
+    /// `<<-`: tabs before lines do not count.
+    indented: bool,
+    /// Its end was quoted: the shell puts nothing in.
+    literal: bool,
 }
 
 /// What the next word is to be.
@@ -45,7 +54,9 @@ enum Awaits {
     /// Text for standard input.
     Text,
     /// The end of a here-document.
-    Document,
+    Document {
+        indented: bool,
+    },
 }
 
 impl Reader<'_> {
@@ -242,9 +253,9 @@ impl Reader<'_> {
         if self.take('<') {
             return Awaits::Text;
         }
-        let _ = self.take('-');
+        let indented = self.take('-');
         self.script.note("it has a here-document");
-        Awaits::Document
+        Awaits::Document { indented }
     }
 
     fn await_word(&mut self, awaits: Awaits) {
@@ -267,7 +278,10 @@ impl Reader<'_> {
                 }
             }
             Some(Awaits::Text) => (),
-            Some(Awaits::Document) => self.documents.push(word.text),
+            Some(Awaits::Document { indented }) => {
+                let literal = word.raw != word.text;
+                self.documents.push(Document { end: word.text, indented, literal });
+            }
         }
     }
 
@@ -283,16 +297,50 @@ impl Reader<'_> {
     }
 
     fn skip_documents(&mut self) {
-        for end in std::mem::take(&mut self.documents) {
+        for document in std::mem::take(&mut self.documents) {
+            let begin = self.at;
+            let mut end = self.letters.len();
             while self.at < self.letters.len() {
                 let rest = &self.letters[self.at..];
                 let length = rest.iter().position(|letter| *letter == '\n').unwrap_or(rest.len());
-                let line: String = rest[..length].iter().collect();
+                let tabs = if document.indented { tabs(rest) } else { 0 };
+                let is_end =
+                    rest.get(tabs..length).is_some_and(|line| line.iter().copied().eq(document.end.chars()));
+                if is_end {
+                    end = self.at;
+                }
                 self.at = (self.at + length + 1).min(self.letters.len());
-                if line.trim_start_matches('\t') == end {
+                if is_end {
                     break;
                 }
             }
+            if !document.literal {
+                self.substitutions(&self.letters[begin..end]);
+            }
+        }
+    }
+
+    /// Reads what the shell puts into a here-document.
+    fn substitutions(&mut self, letters: &[char]) {
+        let (simple, script) = (Simple::default(), &mut *self.script);
+        let mut inner = Reader {
+            letters,
+            at: 0,
+            depth: self.depth,
+            script,
+            word: None,
+            simple,
+            awaits: None,
+            documents: Vec::new(),
+        };
+        while let Some(letter) = inner.next() {
+            match letter {
+                '\\' => drop(inner.next()),
+                '$' => inner.dollar(true),
+                '`' => inner.backticks(),
+                _ => (),
+            }
+            inner.word = None;
         }
     }
 
@@ -325,4 +373,8 @@ impl Reader<'_> {
         self.at += usize::from(there);
         there
     }
+}
+
+fn tabs(letters: &[char]) -> usize {
+    letters.iter().take_while(|letter| **letter == '\t').count()
 }

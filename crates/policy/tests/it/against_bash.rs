@@ -85,6 +85,16 @@ fn shell_text() -> impl Strategy<Value = String> {
         ",",
         "'a b'",
         "\"a $y b\"",
+        "<<E\n",
+        "\nE\n",
+        "{fd}>/dev/null ",
+        "test -v ",
+        "printf -v ",
+        "'a[$(no)]'",
+        "if true; then ",
+        "; fi",
+        "for x in a; do ",
+        "; done",
     ]);
     prop::collection::vec(piece, 0..14).prop_map(|pieces| format!("echo {}", pieces.concat()))
 }
@@ -98,7 +108,7 @@ proptest! {
         prop_assume!(bash(&policy, &text) == "allow");
         for command in traced(&text) {
             let name = command.split(' ').next().unwrap_or_default();
-            prop_assert!(["echo", "pwd", "true", "["].contains(&name), "{text:?} runs {command:?}");
+            prop_assert!(["echo", "pwd", "true", "[", "test", "printf"].contains(&name), "{text:?} runs {command:?}");
         }
     }
 }

@@ -1,0 +1,272 @@
+//! Ways around a rule that were tried: each is refused or asked about.
+
+use std::time::{Duration, Instant};
+
+use wardian_policy::PermissionMode::{BypassPermissions, Default};
+
+use super::support::{bash, in_mode, policy};
+
+#[test]
+fn a_denied_command_is_not_hidden_by_how_it_is_written_or_by_what_runs_it() {
+    let policy = in_mode(BypassPermissions, policy(&["Bash"], &[], &["Bash(rm:*)"]));
+    for command in [
+        // Quotes, escapes, line ends.
+        "r\\\nm x",
+        "rm\\\n x",
+        "r\"\"m x",
+        "\"r\"'m' x",
+        "echo a \\\n&& rm x",
+        "echo 'a\n'; rm x",
+        "echo \"a\n\"; rm x",
+        "echo a\\\\; rm x",
+        "echo \"\\\\\"; rm x",
+        "echo '\\'; rm x",
+        "echo a#b; rm x",
+        "echo a # b\nrm x",
+        // Redirects before and around the name.
+        "{fd}>x rm y",
+        "<x rm y",
+        "2>&1 >x rm y",
+        "<<<x rm y",
+        "<<E rm y\nE",
+        "cat <<E; rm y\nE",
+        "cat <<E\nE\nrm y",
+        "cat <<'E'\n$x\nE\nrm y",
+        "cat <<-E\n\tx\n\tE\nrm y",
+        "cat <<E <<F\nE\nF\nrm y",
+        // Constructs of the shell.
+        "case a in a) rm x;; esac",
+        "case rm in (rm) rm x;; esac",
+        "for ((i=0;i<1;i++)); do rm x; done",
+        "select x in a; do rm x; done",
+        "until rm x; do :; done",
+        "if rm x; then :; fi",
+        "if :; then :; elif rm x; then :; else rm y; fi",
+        "f() { rm x; }; f",
+        "f() (rm x)",
+        "function f { rm x; }",
+        "coproc rm x",
+        "coproc N { rm x; }",
+        "time -p rm x",
+        "! ! rm x",
+        "{ rm x; } > y",
+        "(rm x) &",
+        "((1)) && rm x",
+        "[[ a == a ]] && rm x",
+        // Substitutions, wherever they stand.
+        "x=$(rm x)",
+        "a=(1 $(rm x))",
+        "a[$(rm x)]=1",
+        "export A=`rm x`",
+        "echo ${x:-$(rm x)}",
+        "echo ${x:-`rm x`}",
+        "echo \"${x:-$(rm x)}\"",
+        "echo $(($(rm x)))",
+        "echo $[$(rm x)]",
+        "echo {a,$(rm x)}",
+        "echo $(echo \"$(echo `rm x`)\")",
+        "echo `echo \\`rm x\\``",
+        "cat <<<$(rm x)",
+        "cat <<< \"`rm x`\"",
+        "cat <<E\n$(rm x)\nE",
+        "cat <<E\n`rm x`\nE",
+        "cat <<E\n${x:-$(rm x)}\nE",
+        "cat <(rm x)",
+        "tee >(rm x)",
+        "echo > $(rm x)",
+        "[[ -n $(rm x) ]]",
+        "((a=$(rm x)))",
+        "$(rm x)",
+        // What runs another command.
+        "env -i A=1 rm x",
+        "env -S 'rm x'",
+        "env -u A -- rm x",
+        "nice -n5 rm x",
+        "ionice -c3 rm x",
+        "timeout -s KILL 5 rm x",
+        "nohup nice timeout 5 rm x",
+        "xargs -I{} rm {}",
+        "find . -exec rm {} +",
+        "find . -type f -execdir /bin/rm {} \\;",
+        "parallel rm ::: x",
+        "bash -xec 'rm x'",
+        "command -p rm x",
+        "exec -a ls rm x",
+        "builtin command rm x",
+        "busybox rm x",
+        "chroot / rm x",
+        "setsid -w rm x",
+        "stdbuf -oL rm x",
+        "setpriv rm x",
+        "prlimit --nproc=1 rm x",
+        "setarch x86_64 rm x",
+        "fakeroot rm x",
+        "pkexec rm x",
+        "bwrap --ro-bind / / rm x",
+        "/lib64/ld-linux-x86-64.so.2 /bin/rm x",
+        "script -qc 'rm x' /dev/null",
+        "su -c 'rm x'",
+        "watch -n1 'rm x'",
+        "ssh host 'rm x'",
+        "trap 'rm x' EXIT",
+        "hash -p /bin/rm ls",
+        "eval \"r\"'m' x",
+        "eval 'eval \"rm x\"'",
+        "sh -c \"sh -c 'sh -c \\\"rm x\\\"'\"",
+        "mksh -c 'rm x'",
+        "mapfile -C 'rm x' -c 1 a < f",
+        "readarray -C 'rm x' -c 1 a < f",
+        "compgen -C 'rm x'",
+        "complete -C 'rm x' y",
+        // Builtins that evaluate an array's index, which may hold a substitution, whatever quotes are around it.
+        "test -v 'a[$(rm x)]'",
+        "[ -v 'a[$(rm x)]' ]",
+        "[[ 'a[$(rm x)]' -eq 1 ]]",
+        "printf -v 'a[$(rm x)]' y",
+        "let 'a[$(rm x)]=1'",
+        "declare 'a[$(rm x)]=1'",
+        "read 'a[`rm x`]'",
+        "unset 'a[$(rm x)]'",
+    ] {
+        assert_eq!(bash(&policy, command), "deny", "{command:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_told_is_asked_even_where_all_is_allowed() {
+    let policy = in_mode(BypassPermissions, policy(&["Bash"], &[], &["Bash(rm:*)"]));
+    for command in [
+        "$'\\x72m' x",
+        "r$'m' x",
+        "$'rm' x",
+        "$\"rm\" x",
+        "IFS=,; a=rm,x; $a",
+        "X=rm; $X x",
+        "${X}m x",
+        "\"$X\" x",
+        "r? x",
+        "/b*/rm x",
+        "~/bin/rm? x",
+        "{rm,x}",
+        "eval $(printf %s cm0= | base64 -d) x",
+        "echo cm0geA== | base64 -d | sh",
+        "bash -c \"$(cat x)\"",
+        "bash < x",
+        ". ./x",
+        "exec 3<x; source /dev/fd/3",
+        "echo 'unbalanced\nrm x",
+        "cat <<E\nno end\nrm x",
+        "enable -f ./evil.so evil",
+        "echo $(case a in a) rm x;; esac)",
+        "bash <<< 'rm x'",
+        "alias ls='rm x'",
+        "bind -x '\"a\": rm x'",
+        "x='a[$(rm x)]'; echo $((x))",
+        "echo a\0b",
+    ] {
+        let word = bash(&policy, command);
+        assert!(word == "ask" || word == "deny", "{command:?}: {word}");
+    }
+}
+
+#[test]
+fn nothing_of_it_is_allowed_by_rules_for_harmless_commands() {
+    let rules = ["Bash(echo:*)", "Bash(printf:*)", "Bash(test:*)", "Bash([ *)", "Bash(cat:*)", "Bash(ls:*)"];
+    for allow in [&rules[..], &[]] {
+        let policy = in_mode(Default, policy(allow, &[], &[]));
+        for command in [
+            "{fd}>x echo a",
+            "echo $'a\\'; rm x'",
+            "echo a\u{2028}\nrm x",
+            "echo a\r\nrm x",
+            "rm\u{a0}x",
+            "\u{a0}rm x",
+            "\u{2003}echo x",
+            "echo\u{a0}a",
+            "echo\u{b}x",
+            "echo a\u{c}b",
+            "test -v 'a[$(rm x)]'",
+            "[ -v 'a[$(rm x)]' ]",
+            "[ ! -v 'a[b]' ]",
+            "printf -v 'a[$(rm x)]' y",
+            "printf -v PATH /tmp/evil",
+            "printf -vPATH /tmp/evil",
+            "echo <(rm x)",
+            "cat <<E\n$(rm x)\nE",
+            "echo !(rm x)",
+            "echo @(a|rm x)",
+            "echo a;;rm x",
+            "echo a &! rm x",
+            "echo a >&rm x",
+            "echo a >&$X",
+            "echo a 2>&1x",
+            "echo a {x}>y",
+            "IFS=x echo a",
+            "BASH_ENV=x echo a",
+            "PS4='$(rm x)' set -x",
+            "echo a | while read x; do rm $x; done",
+            "echo \\\n$(rm x)",
+            "echo a \\\n| rm x",
+            "function echo { rm x; }",
+            "echo () { rm x; }",
+            "echo() (rm x)",
+            "cat = () { rm x; }",
+            "echo a=(`rm x`)",
+        ] {
+            assert_ne!(bash(&policy, command), "allow", "{command:?} with {allow:?}");
+        }
+    }
+}
+
+/// The longest that a decision may take: many times what it does, also on a busy machine in a debug build.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[test]
+fn large_and_deep_commands_are_decided_soon() {
+    let deny: Vec<String> = (0..40).map(|number| format!("Bash(never{number} *)")).collect();
+    let deny: Vec<&str> = deny.iter().map(String::as_str).collect();
+    let policy = in_mode(BypassPermissions, policy(&["Bash"], &[], &deny));
+    let nested = |open: &str, close: &str, times: usize| {
+        format!("echo {}x{}", open.repeat(times), close.repeat(times))
+    };
+    let long = "a".repeat(1_000);
+    for command in [
+        "x".repeat(1_000_000),
+        "echo ".repeat(200_000),
+        "echo;".repeat(200_000),
+        "echo;".repeat(13_000),
+        "echo|".repeat(13_000),
+        "'".repeat(65_000),
+        "\"".repeat(65_001),
+        "\\".repeat(65_000),
+        "((".repeat(30_000),
+        "{ ".repeat(30_000),
+        "$(".repeat(30_000),
+        "${".repeat(30_000),
+        "`".repeat(65_000),
+        "<(".repeat(30_000),
+        "<<$(  ".repeat(10_000),
+        "cat <<E\nE\n".repeat(6_000),
+        format!("cat {}\n{}", "<<E ".repeat(8_000), "E\n".repeat(8_000)),
+        nested("$(", ")", 20_000),
+        nested("\"$(", ")\"", 15_000),
+        nested("(", ")", 30_000),
+        nested("${x:-", "}", 10_000),
+        nested("$((", "))", 10_000),
+        nested("eval \"$(", ")\"", 6_000),
+        format!("eval {}", format!("'{long};' ").repeat(63)),
+        format!("{}rm x", "eval ".repeat(13_000)),
+        format!("{}rm x", "env ".repeat(16_000)),
+        format!("eval {}", "';' ".repeat(16_000)),
+        format!("eval {}", "'eval ;' ".repeat(7_000)),
+        "if ".repeat(20_000),
+        "case x in a) ".repeat(5_000),
+        "*".repeat(65_000),
+    ] {
+        let begin = Instant::now();
+        let word = bash(&policy, &command);
+        let shown: String = command.chars().take(40).collect();
+        assert!(word == "ask" || command.len() < 65_536, "{shown:?}: {word}");
+        assert!(begin.elapsed() < PATIENCE, "{shown:?} took {:?}", begin.elapsed());
+    }
+}

@@ -15,6 +15,7 @@ use crate::frames::Out;
 use crate::hook::{HookDecision, HookEvent, HookOutcome, SessionHooks};
 use crate::offer::ServerTools;
 use crate::permission::{PermissionChange, RuleKind, SettingsFiles, suggestions};
+use crate::switch::LastReply;
 use crate::{CanUseTool, Error, Permission, PermissionRequest, PermissionUpdate, Thinking, words};
 
 mod decided;
@@ -44,6 +45,8 @@ pub(crate) struct Live {
     pub(crate) thinking: Option<Thinking>,
     /// In place of what the options say.
     pub(crate) effort: Option<String>,
+    /// The last reply of the main thread.
+    pub(crate) last_reply: Option<LastReply>,
 }
 
 impl Live {
@@ -56,10 +59,6 @@ impl Live {
         }
         self.policy.mode = mode;
         Ok(())
-    }
-
-    pub(crate) fn set_model(&mut self, model: Option<String>) {
-        self.model = model.unwrap_or_else(|| self.first_model.clone());
     }
 
     /// Makes a change hold. Gives the mode, where that has become another.

@@ -20,6 +20,7 @@ use crate::hook::{HookEvent, SessionHooks};
 use crate::request::{Parts, body};
 use crate::session::{Session, Setup};
 use crate::spending::{Spending, millis};
+use crate::switch::LastReply;
 use crate::turn::Turn;
 use crate::{AutoCompact, UserMessage, random, words};
 
@@ -96,6 +97,10 @@ impl Session {
     pub(crate) fn note_fill(&mut self, usage: &Usage) {
         self.fill.counted = Some((context_tokens(usage), self.history.len()));
         self.fill.last = Some(usage.clone());
+        if self.setup.out.agent.is_none() {
+            let last = LastReply { tokens: context_tokens(usage), at: Instant::now() };
+            lock(&self.setup.live).last_reply = Some(last);
+        }
     }
 
     /// How many tokens the next request has, roughly.

@@ -3,10 +3,11 @@
 //! source: the agent protocol reference, section 1.2, and the types of the SDKs. Counts are estimates; the sum is the API's
 //! own as soon as there was a reply.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use wardian_protocol::{ContentBlock, Role};
 
 use crate::authorise::lock;
@@ -15,9 +16,15 @@ use crate::memory::MemoryFile;
 use crate::prompt::DYNAMIC_BOUNDARY;
 use crate::session::{Session, Setup};
 
-/// Questions of the host about the conversation that wait for an answer: it is given between model calls.
+/// Questions of the host about the conversation that wait for an answer.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Asks(Arc<Mutex<Vec<oneshot::Sender<Value>>>>);
+pub(crate) struct Asks(Arc<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    askers: Mutex<Vec<oneshot::Sender<Value>>>,
+    asked: Notify,
+}
 
 /// The most questions that wait.
 const MAX_ASKS: usize = 64;
@@ -25,9 +32,10 @@ const MAX_ASKS: usize = 64;
 impl Asks {
     /// Adds a question; one too many is dropped, and its asker is told so.
     pub(crate) fn push(&self, reply: oneshot::Sender<Value>) {
-        let mut asks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if asks.len() < MAX_ASKS {
-            asks.push(reply);
+        let mut askers = self.0.askers.lock().unwrap_or_else(PoisonError::into_inner);
+        if askers.len() < MAX_ASKS {
+            askers.push(reply);
+            self.0.asked.notify_one();
         }
     }
 }
@@ -41,11 +49,23 @@ impl Session {
         if self.setup.out.agent.is_some() {
             return;
         }
-        let asks = std::mem::take(&mut *self.setup.asks.0.lock().unwrap_or_else(PoisonError::into_inner));
-        if !asks.is_empty() {
+        let askers = &self.setup.asks.0.askers;
+        let askers = std::mem::take(&mut *askers.lock().unwrap_or_else(PoisonError::into_inner));
+        if !askers.is_empty() {
             let usage = self.context_usage();
             // Who asked may not wait for the answer.
-            asks.into_iter().for_each(|reply| drop(reply.send(usage.clone())));
+            askers.into_iter().for_each(|reply| drop(reply.send(usage.clone())));
+        }
+    }
+
+    /// Does something that leaves the conversation as it is, and answers meanwhile what is asked about that.
+    pub(crate) async fn answering<T>(&self, mut work: Pin<Box<impl Future<Output = T>>>) -> T {
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = self.setup.asks.0.asked.notified(), if self.setup.out.agent.is_none() => self.answer_asks(),
+            }
         }
     }
 

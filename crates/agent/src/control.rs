@@ -32,7 +32,7 @@ mod steer;
 mod tasks;
 mod usage;
 
-use request::{Answered, Work};
+use request::{Answered, Work, Worked};
 
 /// Requests of the host that are worked on at the same time.
 const MAX_WORKS: usize = 64;
@@ -150,16 +150,18 @@ impl Front {
                     Some(Err(error)) => return Ok(failed(&error)),
                     None => return Ok(self.ended()),
                 },
-                Some(Answered { id, answer }) = self.works.next(), if !self.works.is_empty() => {
-                    self.answer(id, answer, JsonMap::new()).await?;
+                Some(Answered { id, worked }) = self.works.next(), if !self.works.is_empty() => {
+                    let Worked { answer, more, then } = worked;
+                    if let Some(then) = then {
+                        then(self);
+                    }
+                    self.answer(id, answer, more).await?;
                 }
                 Some(question) = self.questions.recv() => {
                     if !self.input_open && self.setup.options.continue_interrupted {
                         return Ok(left_open());
                     }
-                    if let Some(frame) = self.pending.ask(question) {
-                        self.output.frame(frame.to_value()).await?;
-                    }
+                    self.put(question).await?;
                 }
                 line = input.recv(), if self.input_open => match line {
                     None if self.pending.is_waiting() && self.setup.options.continue_interrupted => {
@@ -256,6 +258,14 @@ impl Front {
         }
     }
 
+    /// Puts a question to the host.
+    async fn put(&mut self, question: Question) -> Result<(), Gone> {
+        match self.pending.ask(question) {
+            Some(frame) => self.output.frame(frame.to_value()).await,
+            None => Ok(()),
+        }
+    }
+
     async fn answer(&mut self, id: String, answer: Result<Value, String>, more: JsonMap) -> Result<(), Gone> {
         // What became of prompts, and questions that need no answer any more, are told before the answer; the rest after it.
         let mut after = None;
@@ -269,9 +279,14 @@ impl Front {
                 Some(None) | None => break,
             }
         }
+        let mut asked = Vec::new();
         while let Ok(question) = self.questions.try_recv() {
-            if let Some(frame) = self.pending.ask(question) {
-                self.output.frame(frame.to_value()).await?;
+            match question {
+                Question::Ask { .. } => asked.push(question),
+                Question::Withdraw { ref id } if asked.iter().any(|asked| asked.id() == id) => {
+                    asked.push(question);
+                }
+                Question::Withdraw { .. } => self.put(question).await?,
             }
         }
         for news in std::mem::take(&mut self.early_news) {
@@ -285,6 +300,9 @@ impl Front {
             ControlAnswer::Success { extra, .. } | ControlAnswer::Error { extra, .. } => extra.extend(more),
         }
         self.output.frame(AgentFrame::ControlResponse(response).to_value()).await?;
+        for question in asked {
+            self.put(question).await?;
+        }
         match after {
             Some(Ok(message)) => self.give(message).await,
             Some(Err(error)) => {

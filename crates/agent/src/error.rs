@@ -51,6 +51,12 @@ pub enum Error {
         /// What the API said.
         message: String,
     },
+    /// A hook does not let another model be used.
+    #[error("switch the model: a PreModelSwitch hook blocked it: {reason}")]
+    SwitchBlocked {
+        /// What the hook said.
+        reason: String,
+    },
     /// More prompts are waiting than a query keeps.
     #[error("queue the prompt: {limit} prompts are waiting already")]
     QueueFull {

@@ -31,6 +31,14 @@ pub enum Question {
     Withdraw { id: String },
 }
 
+impl Question {
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Ask { id, .. } | Self::Withdraw { id } => id,
+        }
+    }
+}
+
 /// Questions that wait for their answers.
 #[derive(Default)]
 pub struct Pending {

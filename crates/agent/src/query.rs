@@ -15,6 +15,7 @@ use wardian_protocol::{ContentBlock, MessageParam, Role};
 
 use crate::checkpoint::{Checkpoints, RewindError, Rewound};
 use crate::mcp::Mcp;
+use crate::switch::{ModelSwitch, Wish};
 use crate::task::{Killer, TaskOutput, Tasks};
 use crate::view::{UsageReport, View};
 use crate::{Error, Message, Options, ResultMessage, Thinking, UserMessage, session};
@@ -244,16 +245,25 @@ impl QueryHandle {
         self.ask(|reply| Command::SetPermissionMode { mode, reply }).await?
     }
 
-    /// From the next model call on, this model; `None`: the one that the query began with.
+    /// From the next model call on, this model; `None`: the one that the query began with. Prompts that are sent later
+    /// are for it, even where hooks take their time.
     ///
     /// # Errors
-    /// [`Error::Ended`].
-    pub async fn set_model(&self, model: Option<String>) -> Result<(), Error> {
-        self.ask(|reply| Command::SetModel { model, reply }).await
+    /// [`Error::SwitchBlocked`], [`Error::Ended`].
+    pub async fn set_model(&self, model: Option<String>) -> Result<ModelSwitch, Error> {
+        self.ask(|reply| Command::SwitchModel(Wish { model, probe: false, reply })).await?
     }
 
-    /// What fills the context window, in the shape of the SDKs' `getContextUsage`. While the model replies the answer
-    /// waits for the end of its reply.
+    /// The same, but the API is asked first whether it has the model, by a request for one token.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it says that there is none for this key; then [`Self::set_model`]'s.
+    pub async fn set_checked_model(&self, model: Option<String>) -> Result<ModelSwitch, Error> {
+        self.ask(|reply| Command::SwitchModel(Wish { model, probe: true, reply })).await?
+    }
+
+    /// What fills the context window, in the shape of the SDKs' `getContextUsage`. While the conversation is compacted the
+    /// answer waits.
     ///
     /// # Errors
     /// [`Error::Ended`].
@@ -287,15 +297,6 @@ impl QueryHandle {
     /// [`Error::Ended`], when the query could not begin.
     pub async fn model(&self) -> Result<String, Error> {
         Ok(self.view().await?.model())
-    }
-
-    /// Asks the API whether there is such a model, by a request for one token.
-    ///
-    /// # Errors
-    /// [`Error::Model`] when it says that there is none for this key, [`Error::Ended`].
-    pub async fn probe_model(&self, model: &str) -> Result<(), Error> {
-        let resolved = wardian_ledger::PriceTable::embedded().resolve_alias(model);
-        self.view().await?.probe(resolved).await
     }
 
     /// From the next model call on, this much thinking; `None`: what the options say.
@@ -403,7 +404,7 @@ pub(crate) enum Command {
     SetPermissionMode { mode: PermissionMode, reply: oneshot::Sender<Result<(), Error>> },
     Tasks(oneshot::Sender<Tasks>),
     TellTasks(oneshot::Sender<()>),
-    SetModel { model: Option<String>, reply: oneshot::Sender<()> },
+    SwitchModel(Wish),
     ContextUsage(oneshot::Sender<serde_json::Value>),
 }
 

@@ -36,6 +36,7 @@ use crate::skill::Skills;
 use crate::state::Limits;
 use crate::structured::StructuredOutput;
 use crate::subagent::AgentDefinition;
+use crate::switch::Switches;
 use crate::task::Tasks;
 use crate::tool::{Tool, ToolContext};
 use crate::transcript::{Conversation, Found, Journal, OpenReply};
@@ -95,6 +96,7 @@ pub(crate) struct Setup {
     pub(crate) asks: Asks,
     pub(crate) commands: Arc<[CustomCommand]>,
     pub(crate) hooks: SessionHooks,
+    pub(crate) switches: Switches,
     pub(crate) can_use_tool: Option<CanUseTool>,
     pub(crate) settings_files: SettingsFiles,
     pub(crate) context: ToolContext,
@@ -256,8 +258,7 @@ pub(crate) async fn run(
             let initial = setup.agent.as_ref().and_then(|agent| agent.initial_prompt.clone());
             let mut session = Session::new(setup, found);
             show.send_replace(Some(View::of(&session.setup)));
-            let asks = session.setup.asks.clone();
-            let mut inbox = Inbox::new(prompt, asks, tasks.clone());
+            let mut inbox = Inbox::new(prompt, &session.setup);
             inbox.queue.set_up(&out.session_id, told, folds);
             session.queue = inbox.queue.clone();
             (inbox.patience, inbox.spares_tasks) = (patience, spares_tasks);

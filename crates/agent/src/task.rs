@@ -220,6 +220,11 @@ impl Tasks {
         self.0.tracker.spawn(run);
     }
 
+    /// Fires when all of it is to end.
+    pub(crate) fn ended(&self) -> CancellationToken {
+        self.0.end.clone()
+    }
+
     /// Registers a task and tells of it. An error, for the model: there are too many.
     pub(crate) async fn start(&self, new: NewTask) -> Result<Task, String> {
         let _telling = self.0.telling.lock().await;

@@ -268,6 +268,7 @@ impl Session {
                         return end;
                     }
                     self.answer_asks();
+                    self.hear_switches().await;
                     self.compact_if_full(turn, stop).await;
                     match self.call(turn, stop).await {
                         Called::Failed(failure)
@@ -326,7 +327,8 @@ impl Session {
             self.refresh_tools();
             let cut = stop.child_token();
             self.queue.arm(cut.clone());
-            let Self { setup, history, .. } = self;
+            let this = &*self;
+            let Self { setup, history, .. } = this;
             let model = turn.current_model(setup);
             let (thinking, effort) = {
                 let live = lock(&setup.live);
@@ -351,7 +353,8 @@ impl Session {
             };
             let has_fallback = !turn.fallbacks.is_empty();
             let max_tokens = setup.max_tokens(&model);
-            let called = call_model(setup, &mut turn.spending, max_tokens, write, has_fallback, &cut).await;
+            let called = call_model(setup, &mut turn.spending, max_tokens, write, has_fallback, &cut);
+            let called = this.answering(Box::pin(called)).await;
             match called {
                 Called::Failed(failure) => {
                     let Some(trigger) = failure.fallback_trigger().filter(|_| has_fallback) else {
@@ -441,7 +444,8 @@ impl Session {
         past: Past,
         stop: &CancellationToken,
     ) -> Option<End> {
-        let executed = run_tools(&self.setup, &whole.message, whole.verdicts, past, stop).await;
+        let executed = run_tools(&self.setup, &whole.message, whole.verdicts, past, stop);
+        let executed = self.answering(Box::pin(executed)).await;
         turn.progress.user_messages += executed.messages;
         let output = self.structured(turn, &executed);
         turn.denials.extend(executed.denials);

@@ -38,7 +38,6 @@ pub struct UsageReport {
 pub(crate) struct View {
     live: Arc<Mutex<Live>>,
     meter: Arc<Mutex<Meter>>,
-    client: Arc<Client>,
     reads: ReadLog,
     /// Weak: who keeps the handle of a query that has ended does not keep its transcript locked.
     journal: Option<Weak<Journal>>,
@@ -57,7 +56,6 @@ impl View {
         Self {
             live: Arc::clone(&setup.live),
             meter: Arc::clone(&setup.meter),
-            client: Arc::clone(&setup.client),
             reads: setup.context.reads.clone(),
             journal: setup.out.journal.as_ref().map(Arc::downgrade),
             session_id: setup.out.session_id.clone(),
@@ -112,20 +110,20 @@ impl View {
             message: "it cannot be written".to_owned(),
         })
     }
+}
 
-    /// Asks the API for the shortest reply of a model. What cannot be reached is not the model's fault.
-    pub(crate) async fn probe(&self, model: &str) -> Result<(), Error> {
-        let body = json!({
-            "model": model,
-            "max_tokens": 1,
-            "messages": [{"role": "user", "content": "Hi"}],
-        });
-        match self.client.post(Bytes::from(body.to_string()), &HeaderMap::new()).await {
-            Err(failure) if is_about_the_model(&failure) => {
-                Err(Error::Model { model: model.to_owned(), message: failure.describe() })
-            }
-            Ok(_) | Err(_) => Ok(()),
+/// Asks the API for the shortest reply of a model. What cannot be reached is not the model's fault.
+pub(crate) async fn probe(client: &Client, model: &str) -> Result<(), Error> {
+    let body = json!({
+        "model": model,
+        "max_tokens": 1,
+        "messages": [{"role": "user", "content": "Hi"}],
+    });
+    match client.post(Bytes::from(body.to_string()), &HeaderMap::new()).await {
+        Err(failure) if is_about_the_model(&failure) => {
+            Err(Error::Model { model: model.to_owned(), message: failure.describe() })
         }
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

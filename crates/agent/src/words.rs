@@ -8,6 +8,9 @@ use wardian_policy::Reason;
 use crate::hook::HookEvent;
 use crate::task::Notice;
 
+/// Why a hook that wants its user asked refuses instead.
+pub(crate) const NOBODY_TO_ASK: &str = "it wants to be confirmed, and nobody can be asked here";
+
 /// Asks the model to go on after a reply that hit its length limit.
 pub(crate) const GO_ON: &str = "Your last reply reached its length limit and was cut. Go on exactly where it ended; \
     do not repeat it and do not comment on the cut. Where much is left, do it in smaller pieces.";

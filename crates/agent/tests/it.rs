@@ -33,6 +33,8 @@ mod hosting;
 mod library;
 #[path = "it/limits.rs"]
 mod limits;
+#[path = "it/live.rs"]
+mod live;
 #[path = "it/mcp.rs"]
 mod mcp;
 #[path = "it/opening.rs"]

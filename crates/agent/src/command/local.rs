@@ -132,6 +132,7 @@ impl Session {
         let id = setup.out.session_id.clone();
         setup.out.journal = setup.out.journal.as_ref().map(|journal| Arc::new(journal.beside(&id)));
         setup.hooks = setup.hooks.heard_by(&setup.out);
+        setup.switches.heard_by(&setup.hooks);
         self.history.clear();
         self.open = None;
         self.fill = Fill::default();

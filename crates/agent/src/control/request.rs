@@ -17,6 +17,8 @@ pub(super) enum Answer {
     Now(Value),
     /// Something that takes a while, or that needs the host's own answers: the front goes on meanwhile.
     Later(BoxFuture<'static, Result<Value, String>>),
+    /// The same, with more fields beside it, and something to do when it is there.
+    Worked(BoxFuture<'static, Worked>),
     /// This, or a refusal, with more fields beside it.
     With(Result<Value, String>, JsonMap),
 }
@@ -37,7 +39,24 @@ pub(super) type Work = BoxFuture<'static, Answered>;
 /// A request that was worked on.
 pub(super) struct Answered {
     pub(super) id: String,
+    pub(super) worked: Worked,
+}
+
+/// What work came to.
+pub(super) struct Worked {
     pub(super) answer: Result<Value, String>,
+    pub(super) more: JsonMap,
+    /// Done before the answer is given.
+    pub(super) then: Option<Then>,
+}
+
+/// Something to do with the front once work is done.
+pub(super) type Then = Box<dyn FnOnce(&mut Front) + Send>;
+
+impl From<Result<Value, String>> for Worked {
+    fn from(answer: Result<Value, String>) -> Self {
+        Self { answer, more: JsonMap::new(), then: None }
+    }
 }
 
 /// A request: its subtype and its fields.
@@ -80,12 +99,16 @@ impl Front {
         match self.ask(Asked::new(request.request)).await {
             Ok(Answer::Now(value)) => self.answer(id, Ok(value), JsonMap::new()).await,
             Ok(Answer::With(answer, more)) => self.answer(id, answer, more).await,
-            Ok(Answer::Later(_)) if self.works.len() >= MAX_WORKS => {
+            Ok(Answer::Later(_) | Answer::Worked(_)) if self.works.len() >= MAX_WORKS => {
                 let error = format!("{MAX_WORKS} requests are worked on already");
                 self.answer(id, Err(error), JsonMap::new()).await
             }
             Ok(Answer::Later(work)) => {
-                self.works.push(Box::pin(async move { Answered { id, answer: work.await } }));
+                self.works.push(Box::pin(async move { Answered { id, worked: work.await.into() } }));
+                Ok(())
+            }
+            Ok(Answer::Worked(work)) => {
+                self.works.push(Box::pin(async move { Answered { id, worked: work.await } }));
                 Ok(())
             }
             Err(error) => self.answer(id, Err(error), JsonMap::new()).await,
@@ -98,7 +121,7 @@ impl Front {
 
     async fn ask(&mut self, asked: Asked) -> Done {
         match asked.subtype.as_str() {
-            "apply_flag_settings" => self.apply_flag_settings(asked).await,
+            "apply_flag_settings" => self.apply_flag_settings(asked),
             "cancel_async_message" => self.cancel_async_message(asked).await,
             "file_suggestions" => self.file_suggestions(asked),
             "get_binary_version" => Ok(Answer::Now(models::version())),
@@ -127,7 +150,7 @@ impl Front {
             "rewind_files" => self.rewind_files(asked),
             "seed_read_state" => self.seed_read_state(asked).await,
             "set_max_thinking_tokens" => self.set_max_thinking_tokens(asked).await,
-            "set_model" => self.set_model(asked).await,
+            "set_model" => self.set_model(asked),
             "set_permission_mode" => self.set_permission_mode(asked).await,
             // Nobody watching changes nothing here.
             "set_has_subscribers" => done(),

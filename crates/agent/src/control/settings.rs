@@ -2,9 +2,10 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use wardian_agent::{Error, QueryHandle};
 
 use super::Front;
-use super::request::{Answer, Asked, Done, done};
+use super::request::{Answer, Asked, Done, Worked};
 use crate::settings::nothing;
 
 #[derive(Deserialize)]
@@ -14,7 +15,7 @@ struct Apply {
 
 impl Front {
     /// Changes settings of the running session. All are read before the first is changed.
-    pub(super) async fn apply_flag_settings(&mut self, asked: Asked) -> Done {
+    pub(super) fn apply_flag_settings(&mut self, asked: Asked) -> Done {
         let Apply { settings } = asked.read()?;
         let mut model = None;
         let mut effort = None;
@@ -33,15 +34,17 @@ impl Front {
                 }
             }
         }
-        let told = |error| format!("failed to {error}");
         let handle = self.handle();
-        if let Some(model) = model {
-            let model = model.filter(|model| !model.is_empty() && model != "default");
-            handle.set_model(model).await.map_err(told)?;
-        }
-        if let Some(effort) = effort {
-            handle.set_effort(effort).await.map_err(told)?;
-        }
+        Ok(Answer::Worked(Box::pin(async move {
+            if let Err(error) = apply(&handle, model, effort).await {
+                return Err(format!("failed to {error}")).into();
+            }
+            let then = Box::new(move |front: &mut Self| front.keep_flags(settings));
+            Worked { answer: Ok(json!({})), more: Map::new(), then: Some(then) }
+        })))
+    }
+
+    fn keep_flags(&mut self, settings: Map<String, Value>) {
         for (name, value) in settings {
             if value.is_null() {
                 self.flag_settings.shift_remove(&name);
@@ -49,7 +52,6 @@ impl Front {
                 self.flag_settings.insert(name, value);
             }
         }
-        done()
     }
 
     pub(super) async fn get_settings(&mut self) -> Done {
@@ -77,4 +79,19 @@ impl Front {
             "applied": {"model": model, "effort": self.setup.options.effort},
         })))
     }
+}
+
+/// Hooks may be asked about the model: the front must not wait for this.
+async fn apply(
+    handle: &QueryHandle,
+    model: Option<Option<String>>,
+    effort: Option<Option<String>>,
+) -> Result<(), Error> {
+    if let Some(model) = model {
+        handle.set_model(model.filter(|model| !model.is_empty() && model != "default")).await?;
+    }
+    if let Some(effort) = effort {
+        handle.set_effort(effort).await?;
+    }
+    Ok(())
 }

@@ -1,13 +1,12 @@
 //! Requests that steer the session: interrupt, mode, model, thinking, title.
 
-use std::time::Duration;
-
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wardian_agent::{Error, Interrupted, PermissionMode, Thinking};
+use wardian_agent::{Error, Interrupted, ModelSwitch, PermissionMode, Thinking};
+use wardian_protocol::JsonMap;
 
 use super::Front;
-use super::request::{Answer, Asked, Done, done};
+use super::request::{Answer, Asked, Done, Then, Worked, done};
 
 #[derive(Deserialize)]
 struct Interrupt {
@@ -49,8 +48,6 @@ fn some<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Value>, D::
     Value::deserialize(value).map(Some)
 }
 
-/// How long the API may take to say whether it has a model; then it is taken for one that it has.
-const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 /// The longest title that is kept.
 const MAX_TITLE_CHARS: usize = 200;
 
@@ -114,8 +111,9 @@ impl Front {
         Ok(Answer::Now(json!({"mode": mode.as_str()})))
     }
 
-    /// A model that the API does not have for this key is refused, and the one before stays.
-    pub(super) async fn set_model(&mut self, asked: Asked) -> Done {
+    /// A model that the API does not have for this key is refused, and the one before stays; so it does where a hook says
+    /// so. The host's own hooks are asked through this same channel, which goes on meanwhile.
+    pub(super) fn set_model(&mut self, asked: Asked) -> Done {
         let Model { model } = asked.read()?;
         let model = model.filter(|model| !model.is_empty() && model != "default");
         if self.query.is_none() {
@@ -123,29 +121,41 @@ impl Front {
             return Ok(Answer::Now(json!({"model": self.setup.options.model})));
         }
         let handle = self.handle();
-        if let Some(model) = &model {
-            // The host's next prompt waits behind this: it is for the new model.
-            let probed = tokio::time::timeout(PROBE_PATIENCE, handle.probe_model(model)).await;
-            if let Ok(Err(error)) = probed {
-                let more = [("error_code", json!("check_rejected")), ("model", json!(model))];
-                let more = more.map(|(name, value)| (name.to_owned(), value));
-                return Ok(Answer::With(Err(format!("failed to {error}")), more.into_iter().collect()));
+        Ok(Answer::Worked(Box::pin(async move {
+            let refused = |error: &Error, code: &str, model: Option<String>| {
+                let fields = [("error_code", json!(code)), ("model", json!(model))];
+                let more = fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
+                Worked { answer: Err(format!("failed to {error}")), more, then: None }
+            };
+            match handle.set_checked_model(model.clone()).await {
+                Ok(ModelSwitch { model, changed }) => {
+                    let answer = Ok(json!({"model": model}));
+                    let tell: Then = Box::new(move |front| front.tell_model(&model));
+                    Worked { answer, more: JsonMap::new(), then: changed.then_some(tell) }
+                }
+                Err(error @ Error::SwitchBlocked { .. }) => {
+                    refused(&error, "blocked_by_hook", handle.model().await.ok())
+                }
+                Err(error @ Error::Model { .. }) => refused(&error, "check_rejected", model),
+                Err(error) => Err(format!("failed to {error}")).into(),
             }
+        })))
+    }
+
+    /// Says which model is used from now on, as the official CLI does once there was a prompt.
+    fn tell_model(&mut self, model: &str) {
+        if !self.prompted {
+            return;
         }
-        handle.set_model(model).await.map_err(|error| format!("failed to {error}"))?;
-        let model = handle.model().await.map_err(|error| format!("failed to {error}"))?;
-        if self.prompted {
-            let text = format!("<local-command-stdout>The model is now {model}.</local-command-stdout>");
-            let told = json!({
-                "message": {"role": "user", "content": text},
-                "parent_tool_use_id": null,
-                "isReplay": true,
-                "timestamp": format!("{:.3}", (self.setup.options.clock)()),
-            });
-            let told = self.message("user", told);
-            self.early_news.push(told);
-        }
-        Ok(Answer::Now(json!({"model": model})))
+        let text = format!("<local-command-stdout>The model is now {model}.</local-command-stdout>");
+        let told = json!({
+            "message": {"role": "user", "content": text},
+            "parent_tool_use_id": null,
+            "isReplay": true,
+            "timestamp": format!("{:.3}", (self.setup.options.clock)()),
+        });
+        let told = self.message("user", told);
+        self.early_news.push(told);
     }
 
     /// Null: as much as the session began with. No such field: as before.

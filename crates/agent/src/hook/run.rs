@@ -255,6 +255,11 @@ impl SessionHooks {
         }
     }
 
+    /// The day, as `YYYY-MM-DD`.
+    pub(crate) fn today(&self) -> String {
+        self.out.timestamp().chars().take("YYYY-MM-DD".len()).collect()
+    }
+
     /// Ends the programs that nobody waits for.
     pub(crate) async fn close(&self) {
         self.ended.cancel();

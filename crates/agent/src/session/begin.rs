@@ -23,6 +23,7 @@ use crate::skill::Skills;
 use crate::state::Limits;
 use crate::structured::StructuredOutput;
 use crate::subagent::{self, AgentDefinition};
+use crate::switch::Switches;
 use crate::task::Tasks;
 use crate::tool::{ReadLog, Tool, ToolContext, Within};
 use crate::{Error, Options, SystemPrompt, tools, transcript};
@@ -61,6 +62,7 @@ pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Resu
         mode_before_plan: None,
         thinking: None,
         effort: None,
+        last_reply: None,
     };
     let live = Arc::new(Mutex::new(live));
     let output_dir = options
@@ -81,6 +83,16 @@ pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Resu
     };
     out.cwd.clone_from(&context.cwd);
     let servers = ServerTools::new(mcp, &options);
+    let hooks = SessionHooks::new(
+        std::mem::take(&mut options.hooks),
+        &out,
+        &live,
+        Surroundings {
+            effort: options.effort.as_deref(),
+            env: Arc::clone(&context.env),
+            told: options.include_hook_events,
+        },
+    );
     Ok(Setup {
         system: prompt::system(&options, &context, &additional_directories, (out.clock)()),
         plan_mode_instructions: options.plan_mode_instructions.clone(),
@@ -88,16 +100,8 @@ pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Resu
         asks: Asks::default(),
         opening: Opening::new(&options, &context, &additional_directories, (out.clock)()),
         tasks: Tasks::new(out.clone(), &context.output_dir),
-        hooks: SessionHooks::new(
-            options.hooks,
-            &out,
-            &live,
-            Surroundings {
-                effort: options.effort.as_deref(),
-                env: Arc::clone(&context.env),
-                told: options.include_hook_events,
-            },
-        ),
+        switches: Switches::new(&live, &client, &hooks),
+        hooks,
         agents,
         agent: main_agent,
         model: None,

@@ -6,12 +6,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use wardian_ledger::PriceTable;
 
 use crate::authorise::{Live, lock};
 use crate::context::Asks;
 use crate::query::{Command, text_prompt};
 use crate::queue::Queue;
+use crate::session::Setup;
+use crate::switch::Switches;
 use crate::task::{Notice, Tasks};
 use crate::{Error, Interrupted, Prompt, UserMessage};
 
@@ -30,6 +31,7 @@ pub(super) struct Inbox {
     pub(super) queue: Queue,
     open: bool,
     asks: Asks,
+    switches: Switches,
     tasks: Tasks,
     /// How long what is in the background is waited for once no more prompts come.
     pub(super) patience: Duration,
@@ -37,14 +39,22 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    pub(super) fn new(prompt: Prompt, asks: Asks, tasks: Tasks) -> Self {
+    pub(super) fn new(prompt: Prompt, setup: &Setup) -> Self {
         let (first, open) = match prompt {
             Prompt::Text(text) => (vec![text_prompt(text)], false),
             Prompt::Messages(messages) => (messages, false),
             // A stream is passed on by `query`.
             Prompt::Open | Prompt::Stream(_) => (Vec::new(), true),
         };
-        Self { queue: Queue::of(first), open, asks, tasks, patience: Duration::ZERO, spares_tasks: false }
+        Self {
+            queue: Queue::of(first),
+            open,
+            asks: setup.asks.clone(),
+            switches: setup.switches.clone(),
+            tasks: setup.tasks.clone(),
+            patience: Duration::ZERO,
+            spares_tasks: false,
+        }
     }
 
     /// What comes next; the end when no more prompts come and what is in the background has ended, or takes too long.
@@ -65,21 +75,26 @@ impl Inbox {
             if cancel.is_cancelled() {
                 return Next::End;
             }
-            let prompts = self.queue.take();
-            if !prompts.is_empty() {
-                return Next::Prompts(prompts);
+            let is_settled = self.switches.is_settled();
+            // What comes after a wish for another model is for that model.
+            if is_settled {
+                let prompts = self.queue.take();
+                if !prompts.is_empty() {
+                    return Next::Prompts(prompts);
+                }
+                let notices = self.tasks.take_notices(None);
+                if !notices.is_empty() {
+                    return Next::Notices(notices);
+                }
             }
-            let notices = self.tasks.take_notices(None);
-            if !notices.is_empty() {
-                return Next::Notices(notices);
-            }
-            if !self.open && !self.tasks.is_busy() {
+            if is_settled && !self.open && !self.tasks.is_busy() {
                 return Next::End;
             }
             let command = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Next::End,
                 command = commands.recv() => command,
+                () = self.switches.settled(), if !is_settled => continue,
                 () = self.tasks.changed() => return Next::Rest,
                 () = sleep_until(patience), if !self.open => return Next::End,
             };
@@ -129,11 +144,7 @@ impl Inbox {
                 let _ = reply.send(lock(live).set_mode(mode));
             }
             Command::ContextUsage(reply) => self.asks.push(reply),
-            Command::SetModel { model, reply } => {
-                let model = model.map(|name| PriceTable::embedded().resolve_alias(&name).to_owned());
-                lock(live).set_model(model);
-                let _ = reply.send(());
-            }
+            Command::SwitchModel(wish) => self.switches.begin(wish, &self.tasks),
         }
     }
 }

@@ -120,7 +120,7 @@ async fn wait(
 /// What a subagent does, from its first request to its end.
 async fn work(inner: Arc<Setup>, task: Task, prompt: String, sender: oneshot::Sender<Report>) {
     let tasks = inner.tasks.clone();
-    let run = AssertUnwindSafe(handed(&inner, &task, prompt)).catch_unwind().await;
+    let run = AssertUnwindSafe(Box::pin(handed(&inner, &task, prompt))).catch_unwind().await;
     // Its commands end with it.
     tasks.stop_owned(&task.id).await;
     let report = match run {

@@ -68,6 +68,8 @@ pub struct Args {
     pub resume_at: Option<String>,
     pub resume_drops_turn: Option<String>,
     pub keep_nothing: bool,
+    /// `--session-mirror`.
+    pub mirror: bool,
     /// `--settings`: JSON, or a file of it.
     pub settings: Option<String>,
     /// `--managed-settings`: JSON.
@@ -133,7 +135,7 @@ output, as the official SDKs start it; with a prompt (or -p and the prompt on st
                                     the raw stream, what hooks do, and the prompts, too
   --resume UUID, -c, --continue     go on with a conversation; -c with the newest of this directory
   --fork-session                    as a new one; --resume-session-at UUID from that message on
-  --no-session-persistence          keep no transcript
+  --no-session-persistence          keep no transcript; --session-mirror: give its lines to the host too
   --session-id UUID, --effort LEVEL, --thinking adaptive|disabled, --max-thinking-tokens N, --betas A,B
   --setting-sources A,B             of user, project, local: which settings files, agents, skills and commands count
   --settings JSON|FILE              settings above those of files

@@ -156,6 +156,9 @@ pub struct Options {
     pub title: Option<String>,
     /// Where the conversation is kept, and what was said before; none: nowhere, and nothing.
     pub conversation: Option<Conversation>,
+    /// Whether each line of the conversation's transcript, and of its subagents', is given as a `transcript_mirror` message
+    /// too, for who keeps transcripts elsewhere: `{"type", "filePath", "entries"}`, a [`crate::Message::Other`].
+    pub mirror_transcript: bool,
     /// Whether a turn that did not come to its end is taken to it before the first prompt. Else its open calls are told
     /// to the model as interrupted, with the next prompt.
     pub continue_interrupted: bool,
@@ -228,6 +231,7 @@ impl Default for Options {
             session_id: None,
             title: None,
             conversation: None,
+            mirror_transcript: false,
             continue_interrupted: false,
             clock: system_clock,
         }

@@ -242,6 +242,9 @@ pub(crate) async fn run(
     options.api.headers.push(("x-claude-code-session-id".to_owned(), session_id));
     if let Some(journal) = &out.journal {
         journal.seal_with(cancel.clone());
+        if options.mirror_transcript {
+            journal.mirror_to(out.sender.clone());
+        }
     }
     let found = conversation.map(Conversation::into_found).unwrap_or_default();
     let resumes = options.continue_interrupted && found.interrupted;

@@ -146,6 +146,7 @@ impl Setup {
             session_state_events: args.stream_input,
             api_key_source: environment.api_key_source.to_owned(),
             session_id: args.session_id.take(),
+            mirror_transcript: args.mirror,
             continue_interrupted: environment.resume_interrupted,
             agent: args.agent.take(),
             background_tasks: environment.background_tasks,

@@ -26,6 +26,7 @@ mod fork;
 mod journal;
 mod known;
 mod line;
+mod mirror;
 mod read;
 mod repair;
 mod resume;

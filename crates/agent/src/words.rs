@@ -35,6 +35,9 @@ pub(crate) const INTERRUPTED: &str = "[Request interrupted by user]";
 /// The same while tools ran.
 pub(crate) const INTERRUPTED_TOOLS: &str = "[Request interrupted by user for tool use]";
 
+/// Stands for an image or a document in a mirrored transcript.
+pub(crate) const LEFT_OUT_OF_MIRROR: &str =
+    "[An image or a document stood here. It was too large to be mirrored.]";
 /// Answers a call that was stopped while it ran.
 pub(crate) const STOPPED: &str = "The user stopped this call while it ran. What it had done by then stays done, and \
     it may not be complete: check before you build on it. Wait for what the user says.";

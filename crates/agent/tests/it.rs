@@ -37,6 +37,8 @@ mod limits;
 mod live;
 #[path = "it/mcp.rs"]
 mod mcp;
+#[path = "it/mirrored.rs"]
+mod mirrored;
 #[path = "it/opening.rs"]
 mod opening;
 #[path = "it/permissions.rs"]

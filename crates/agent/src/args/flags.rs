@@ -137,7 +137,7 @@ const FLAGS: &[Flag] = &[
     text("resume-drops-turn", |args, value| args.resume_drops_turn = not_empty(value)),
     text("resume-session-at", |args, value| args.resume_at = not_empty(value)),
     value("session-id", |args, given| given.uuid().map(|id| args.session_id = Some(id))),
-    not_built("session-mirror", Takes::Nothing),
+    switch("session-mirror", |args| args.mirror = true),
     value("setting-sources", |args, given| {
         Sources::read(given.value).map(|sources| args.setting_sources = sources)
     }),

@@ -92,7 +92,7 @@ pub(crate) async fn run(setup: &Arc<Setup>, asked: Asked, context: &ToolContext)
     });
     let model = within::model(asked.model.as_deref()).or_else(|| within::model(definition.model.as_deref()));
     let inner = Arc::new(setup.within(tag, definition, model, asked.effort.clone()));
-    keep_facts(&inner, definition.source.is_built_in());
+    keep_facts(&inner, definition.source.is_built_in()).await;
     let (sender, report) = oneshot::channel();
     setup.tasks.spawn(work(Arc::clone(&inner), task.clone(), asked.prompt.clone(), sender));
     wait(&inner, &asked, &task, context, report).await
@@ -290,9 +290,9 @@ async fn keep_report(task: &Task, report: &Report) {
 }
 
 /// Keeps beside the subagent's transcript what it is, for those who list subagents.
-fn keep_facts(inner: &Setup, is_built_in: bool) {
+async fn keep_facts(inner: &Setup, is_built_in: bool) {
     let (Some(journal), Some(tag)) = (&inner.out.journal, &inner.out.agent) else { return };
-    let facts = json!({
+    let mut facts = json!({
         "agentType": tag.agent_type,
         "isBuiltIn": is_built_in,
         "description": tag.description,
@@ -305,4 +305,7 @@ fn keep_facts(inner: &Setup, is_built_in: bool) {
     if let Err(error) = std::fs::write(journal.path().with_extension("meta.json"), facts.to_string()) {
         tracing::warn!(%error, "what a subagent is was not kept");
     }
+    // source: the SDKs' session stores, which make the file again from it.
+    facts["type"] = "agent_metadata".into();
+    journal.mirror_only(facts).await;
 }

@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::file::{self, Folder};
 use super::fork::Fork;
+use super::mirror::Mirror;
+use crate::{Error, Message};
 
 /// Lines up to this length are written in place. They go into the system's cache in microseconds, where a hop to another
 /// thread and back takes ten times as long, and there are four of them to a tool call.
@@ -30,6 +33,8 @@ pub(crate) struct Journal {
     failure: OnceLock<String>,
     /// Fires when the process is to end: what happens then is for whoever resumes.
     sealed: OnceLock<CancellationToken>,
+    /// Where its lines are given besides.
+    mirror: OnceLock<Mirror>,
 }
 
 /// A line was not written, so what it tells must not happen.
@@ -58,6 +63,7 @@ impl Journal {
             branch: OnceLock::new(),
             failure: OnceLock::new(),
             sealed: OnceLock::new(),
+            mirror: OnceLock::new(),
         }
     }
 
@@ -72,13 +78,20 @@ impl Journal {
     pub(crate) fn beside(&self, session_id: &str) -> Self {
         let journal =
             Self::new(self.folder.clone(), self.path.with_file_name(super::file_name(session_id)), None);
+        self.share_with(&journal);
+        journal
+    }
+
+    fn share_with(&self, journal: &Self) {
         if let Some(end) = self.sealed.get() {
             journal.seal_with(end.clone());
         }
         if let Some(branch) = self.branch.get() {
             journal.set_branch(branch.clone());
         }
-        journal
+        if let Some(mirror) = self.mirror.get() {
+            let _ = journal.mirror.set(mirror.clone());
+        }
     }
 
     pub(crate) fn set_branch(&self, branch: String) {
@@ -94,12 +107,7 @@ impl Journal {
         let path = self.path.with_extension("").join("subagents");
         let folder = file::prepare(&path)?;
         let journal = Self::new(folder, path.join(format!("agent-{id}.jsonl")), None);
-        if let Some(sealed) = self.sealed.get() {
-            journal.seal_with(sealed.clone());
-        }
-        if let Some(branch) = self.branch.get() {
-            journal.set_branch(branch.clone());
-        }
+        self.share_with(&journal);
         Ok(journal)
     }
 
@@ -107,6 +115,18 @@ impl Journal {
     pub(crate) fn seal_with(&self, end: CancellationToken) {
         // A conversation has one query.
         let _ = self.sealed.set(end);
+    }
+
+    /// Gives each line that is written from now on to the host too.
+    pub(crate) fn mirror_to(&self, host: mpsc::Sender<Result<Message, Error>>) {
+        let _ = self.mirror.set(Mirror::to(host));
+    }
+
+    /// Gives the host what belongs to the conversation and lies beside its file.
+    pub(crate) async fn mirror_only(&self, entry: Value) {
+        if let Some(mirror) = self.mirror.get() {
+            mirror.give(&self.path, vec![entry]).await;
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -135,6 +155,8 @@ impl Journal {
             First::Text(text) => (text, None),
             First::Copy(fork) => (String::new(), Some(fork)),
         };
+        let note = text.trim().to_owned();
+        let is_copy = fork.is_some();
         text.push_str(&line.to_string());
         text.push('\n');
         let is_short = text.len() <= SHORT_BYTES && fork.is_none();
@@ -155,7 +177,12 @@ impl Journal {
         };
         match written {
             Ok(file) => {
-                *slot = Some(file);
+                *slot = Some(Arc::clone(&file));
+                // The file stays locked meanwhile: what is written next is given next.
+                if let Some(mirror) = self.mirror.get() {
+                    // Few have one, and the futures of all are smaller without it.
+                    Box::pin(self.give(mirror, file, &note, is_copy, line)).await;
+                }
                 Ok(())
             }
             Err(error) => {
@@ -164,6 +191,20 @@ impl Journal {
                 Err(Unkept)
             }
         }
+    }
+
+    /// Gives the host what was just written: a whole file where it began as a copy.
+    async fn give(&self, mirror: &Mirror, file: Arc<File>, note: &str, is_copy: bool, line: &Value) {
+        if is_copy {
+            let (mirror, path) = (mirror.clone(), self.path.clone());
+            let given = tokio::task::spawn_blocking(move || mirror.give_file(&path, &file)).await;
+            if let Ok(Err(error)) = given {
+                tracing::error!(%error, "a copied transcript could not be mirrored");
+            }
+            return;
+        }
+        let note = serde_json::from_str(note).ok();
+        mirror.give(&self.path, note.into_iter().chain([line.clone()]).collect()).await;
     }
 }
 

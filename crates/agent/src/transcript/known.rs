@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Value, json};
 
 use crate::session::{Session, Setup};
 use crate::tool::Known;
@@ -27,8 +28,26 @@ pub(crate) struct ToolState {
 struct File {
     path: PathBuf,
     /// Nanoseconds since the epoch.
-    modified_ns: u64,
-    digest: Option<u64>,
+    modified_ns: Exact,
+    digest: Option<Exact>,
+}
+
+/// A number that is a text in JSON: a host in JavaScript that keeps transcripts makes large numbers into others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Exact(u64);
+
+impl Serialize for Exact {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Exact {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let number = value.as_str().map_or_else(|| value.as_u64(), |text| text.parse().ok());
+        number.map(Self).ok_or_else(|| D::Error::custom("expected a whole number"))
+    }
 }
 
 impl ToolState {
@@ -45,8 +64,8 @@ impl ToolState {
     /// Gives it to the tools. A folder that is gone is none to be in.
     pub(crate) fn restore(self, setup: &Setup) {
         for File { path, modified_ns, digest } in self.files {
-            let modified = SystemTime::UNIX_EPOCH + Duration::from_nanos(modified_ns);
-            setup.context.reads.note(&path, Known { modified, digest });
+            let modified = SystemTime::UNIX_EPOCH + Duration::from_nanos(modified_ns.0);
+            setup.context.reads.note(&path, Known { modified, digest: digest.map(|digest| digest.0) });
         }
         // It is kept already.
         drop(setup.context.reads.take_news());
@@ -73,7 +92,7 @@ impl Session {
         let file = |(path, known): (PathBuf, Known)| {
             let since = known.modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             let modified_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-            File { path, modified_ns, digest: known.digest }
+            File { path, modified_ns: Exact(modified_ns), digest: known.digest.map(Exact) }
         };
         let state =
             ToolState { cwd: has_moved.then(|| cwd.clone()), files: news.into_iter().map(file).collect() };

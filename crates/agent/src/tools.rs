@@ -20,7 +20,7 @@ mod grep;
 mod input;
 pub(crate) mod mcp_resources;
 mod notebook;
-mod patch;
+pub(crate) mod patch;
 mod plan;
 mod read;
 mod set;

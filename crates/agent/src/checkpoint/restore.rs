@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat, renameat, unlinkat};
 use rustix::io::Errno;
-use similar::{ChangeTag, TextDiff};
+use similar::DiffTag;
 
 use super::{Backup, Content, RewindError, Rewound, look, resolved};
 use crate::random;
+use crate::tools::patch;
 
 /// How long may be counted what changes in a file.
 const DIFF_TIMEOUT: Duration = Duration::from_millis(500);
@@ -81,12 +82,11 @@ fn count(rewound: &mut Rewound, from: Option<&Vec<u8>>, to: Option<&Vec<u8>>) {
     let text =
         |bytes: Option<&Vec<u8>>| String::from_utf8_lossy(bytes.map_or(&[], Vec::as_slice)).into_owned();
     let (from, to) = (text(from), text(to));
-    let diff = TextDiff::configure().timeout(DIFF_TIMEOUT).diff_lines(&from, &to);
-    for change in diff.iter_all_changes() {
-        match change.tag() {
-            ChangeTag::Insert => rewound.insertions += 1,
-            ChangeTag::Delete => rewound.deletions += 1,
-            ChangeTag::Equal => (),
+    for op in patch::difference(&patch::lines(&from), &patch::lines(&to), DIFF_TIMEOUT) {
+        let (tag, old, new) = op.as_tag_tuple();
+        if tag != DiffTag::Equal {
+            rewound.deletions += old.len();
+            rewound.insertions += new.len();
         }
     }
 }

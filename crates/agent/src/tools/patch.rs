@@ -1,9 +1,10 @@
 //! The difference between two texts, as programs get it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use similar::{ChangeTag, TextDiff};
+use similar::algorithms::{Capture, Compact, Replace, myers};
+use similar::{ChangeTag, DiffOp, group_diff_ops};
 
 /// Lines around each change.
 const CONTEXT_LINES: usize = 3;
@@ -15,16 +16,32 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// (reference, section 2.1), and it holds the old text, the new one and the patch.
 pub const TEXT_BYTES: usize = 192 * 1024;
 
+/// Returns the lines of a text, each with its end.
+pub fn lines(text: &str) -> Vec<&str> {
+    text.split_inclusive('\n').collect()
+}
+
+/// Returns how the new lines come from the old ones; within the time the shortest way.
+///
+/// One algorithm, called by its name: `TextDiff` compiles all of them into the program, 700 KB.
+pub fn difference(old: &[&str], new: &[&str], time: Duration) -> Vec<DiffOp> {
+    let mut found = Compact::new(Replace::new(Capture::new()), old, new);
+    let deadline = Some(Instant::now() + time);
+    let Ok(()) = myers::diff_deadline(&mut found, old, 0..old.len(), new, 0..new.len(), deadline);
+    found.into_inner().into_inner().into_ops()
+}
+
 /// Returns the hunks of a unified diff. Empty when nothing changed, or when they would be too long.
 pub fn structured(old: &str, new: &str) -> Value {
-    let diff = TextDiff::configure().timeout(TIMEOUT).diff_lines(old, new);
+    let (old, new) = (lines(old), lines(new));
     let mut bytes = 0;
     let mut hunks = Vec::new();
-    for hunk in diff.unified_diff().context_radius(CONTEXT_LINES).iter_hunks() {
-        let (Some(first), Some(last)) = (hunk.ops().first(), hunk.ops().last()) else { continue };
+    for ops in group_diff_ops(difference(&old, &new, TIMEOUT), CONTEXT_LINES) {
+        let (Some(first), Some(last)) = (ops.first(), ops.last()) else { continue };
         let mut lines = Vec::new();
-        for change in hunk.iter_changes() {
-            bytes += change.value().len();
+        for change in ops.iter().flat_map(|op| op.iter_changes(&old[..], &new[..])) {
+            let text = change.value();
+            bytes += text.len();
             if bytes > TEXT_BYTES {
                 return json!([]);
             }
@@ -33,10 +50,10 @@ pub fn structured(old: &str, new: &str) -> Value {
                 ChangeTag::Insert => '+',
                 ChangeTag::Equal => ' ',
             };
-            let text = change.value();
-            let text = text.strip_suffix('\n').unwrap_or(text);
-            lines.push(format!("{sign}{}", text.strip_suffix('\r').unwrap_or(text)));
-            if change.missing_newline() {
+            let whole = text.strip_suffix('\n');
+            let shown = whole.unwrap_or(text);
+            lines.push(format!("{sign}{}", shown.strip_suffix('\r').unwrap_or(shown)));
+            if whole.is_none() {
                 lines.push("\\ No newline at end of file".to_owned());
             }
         }
@@ -74,6 +91,8 @@ mod tests {
             ])
         );
         assert_eq!(structured(&old, &old), json!([]));
+        assert_eq!(structured("", ""), json!([]));
+        assert_eq!(structured("a\r\n", "b\r\n")[0]["lines"], json!(["-a", "+b"]));
     }
 
     #[test]

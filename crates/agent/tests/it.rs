@@ -59,6 +59,8 @@ mod steering;
 mod structured;
 #[path = "it/support.rs"]
 mod support;
+#[path = "it/tls.rs"]
+mod tls;
 #[path = "it/transcripts.rs"]
 mod transcripts;
 #[path = "it/turns.rs"]

@@ -17,7 +17,6 @@ use wardian_protocol::{ContentBlock, MessageParam, Role, Usage};
 use crate::authorise::lock;
 use crate::call::{Called, call_model};
 use crate::hook::{HookEvent, SessionHooks};
-use crate::request::{Parts, body};
 use crate::session::{Session, Setup};
 use crate::spending::{Spending, millis};
 use crate::switch::LastReply;
@@ -320,27 +319,10 @@ impl Setup {
         stop: &CancellationToken,
     ) -> Result<String, Uncompacted> {
         let quiet = self.quietly();
-        let (thinking, effort) = {
-            let live = lock(&self.live);
-            (live.thinking.unwrap_or(self.thinking), live.effort.clone().or_else(|| self.effort.clone()))
-        };
         let mut history = history;
         for _ in 0..=MAX_HALVINGS {
             let asked = with_request(history, &words::sum_up(instructions));
-            let write = |max_tokens| {
-                body(&Parts {
-                    model,
-                    max_tokens,
-                    system: &self.system,
-                    tools: &self.definitions,
-                    history: &asked,
-                    thinking,
-                    thinking_display: self.thinking_display.as_deref(),
-                    effort: effort.as_deref(),
-                    task_budget: self.task_budget,
-                    session_id: &self.out.session_id,
-                })
-            };
+            let write = |max_tokens| self.request(model, max_tokens, &asked);
             let max_tokens = self.max_tokens(model).min(MAX_SUMMARY_TOKENS);
             match call_model(&quiet, &mut Spending::new(), max_tokens, write, false, stop).await {
                 Called::Replied(whole) => return summary_of(&whole.message.content),
@@ -381,7 +363,7 @@ pub(crate) fn reserved(window: u64) -> u64 {
 }
 
 /// The conversation with a request at its end.
-fn with_request(history: &[MessageParam], request: &str) -> Vec<MessageParam> {
+pub(crate) fn with_request(history: &[MessageParam], request: &str) -> Vec<MessageParam> {
     let mut asked = history.to_vec();
     let block = ContentBlock::text(request);
     match asked.last_mut() {

@@ -3,6 +3,7 @@
 //! source: the agent protocol reference, section 1.2, and the types of the SDKs. Counts are estimates; the sum is the API's
 //! own as soon as there was a reply.
 
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +15,8 @@ use crate::authorise::lock;
 use crate::compact::{context_window, estimate_block, reserved, tokens};
 use crate::memory::MemoryFile;
 use crate::prompt::DYNAMIC_BOUNDARY;
-use crate::session::{Session, Setup};
+use crate::session::{Session, Setup, definition};
+use crate::subagent::{self, AgentDefinition};
 
 /// Questions of the host about the conversation that wait for an answer.
 #[derive(Clone, Debug, Default)]
@@ -84,27 +86,22 @@ impl Session {
         let total = fixed.sum() + messages;
         let threshold = setup.auto_compact_threshold(&model);
         let buffer = threshold.map_or(0, |_| reserved(window));
-        let mut categories = vec![
-            category("system_prompt", "System prompt", fixed.system, "promptBorder", "used"),
-            category("system_tools", "System tools", fixed.tools, "inactive", "used"),
-        ];
-        for (id, name, tokens, color) in [
-            ("mcp_tools", "MCP tools", fixed.mcp, "cyan_FOR_SUBAGENTS_ONLY"),
-            ("memory_files", "Memory files", fixed.memory, "claude"),
-            ("messages", "Messages", messages, "purple_FOR_SUBAGENTS_ONLY"),
+        let mut categories = Vec::new();
+        for (id, name, tokens, color, kind) in [
+            ("system_prompt", "System prompt", fixed.system, "promptBorder", "used"),
+            ("system_tools", "System tools", fixed.tools, "inactive", "used"),
+            ("mcp_tools", "MCP tools", fixed.mcp, "cyan_FOR_SUBAGENTS_ONLY", "used"),
+            ("mcp_tools_deferred", "MCP tools (deferred)", fixed.deferred, "inactive", "deferred"),
+            ("custom_agents", "Custom agents", fixed.agents, "permission", "used"),
+            ("memory_files", "Memory files", fixed.memory, "claude", "used"),
+            ("skills", "Skills", fixed.skills, "warning", "used"),
+            ("messages", "Messages", messages, "purple_FOR_SUBAGENTS_ONLY", "used"),
+            ("autocompact_buffer", "Autocompact buffer", buffer, "inactive", "buffer"),
         ] {
-            if tokens > 0 {
-                categories.push(category(id, name, tokens, color, "used"));
+            // Of the first two there is always something to be said.
+            if tokens > 0 || matches!(id, "system_prompt" | "system_tools") {
+                categories.push(category(id, name, tokens, color, kind));
             }
-        }
-        if buffer > 0 {
-            categories.push(category(
-                "autocompact_buffer",
-                "Autocompact buffer",
-                buffer,
-                "inactive",
-                "buffer",
-            ));
         }
         let free = window.saturating_sub(total + buffer);
         categories.push(category("free_space", "Free space", free, "promptBorder", "free"));
@@ -118,7 +115,8 @@ impl Session {
             "model": model,
             "memoryFiles": setup.opening.memory.iter().map(memory_file).collect::<Vec<_>>(),
             "mcpTools": mcp_tools(setup),
-            "agents": [],
+            "agents": agents(setup),
+            "skills": skills(setup),
             "autoCompactThreshold": threshold,
             "isAutoCompactEnabled": threshold.is_some(),
             "messageBreakdown": breakdown.to_value(),
@@ -128,30 +126,43 @@ impl Session {
 
     fn breakdown(&self, fixed: &Fixed) -> Breakdown {
         let mut sums = Breakdown::default();
+        let mut names: HashMap<&String, &String> = HashMap::new();
         for message in &self.history {
             for block in &message.content {
                 let tokens = estimate_block(block);
                 match (block, &message.role) {
-                    (ContentBlock::ToolUse { .. }, _) => sums.calls += tokens,
-                    (ContentBlock::ToolResult { .. }, _) => sums.results += tokens,
+                    (ContentBlock::ToolUse { id, name, .. }, _) => {
+                        names.insert(id, name);
+                        sums.calls += tokens;
+                        sums.by_tool.entry(name.clone()).or_default().0 += tokens;
+                    }
+                    (ContentBlock::ToolResult { tool_use_id, .. }, _) => {
+                        sums.results += tokens;
+                        let name = names.get(tool_use_id).map_or("", |name| name.as_str());
+                        sums.by_tool.entry(name.to_owned()).or_default().1 += tokens;
+                    }
                     (_, Role::Assistant) => sums.assistant += tokens,
                     (ContentBlock::Other(_), _) => sums.attachments += tokens,
                     (_, _) => sums.user += tokens,
                 }
             }
         }
-        // Instructions are part of the first message, and a category of their own.
-        sums.user = sums.user.saturating_sub(fixed.memory);
+        // Instructions and skills are part of the first message, and categories of their own.
+        sums.user = sums.user.saturating_sub(fixed.memory + fixed.skills);
         sums
     }
 }
 
-/// What every request has.
+/// What every request has, and what it does not have yet.
 struct Fixed {
     system: u64,
     tools: u64,
     mcp: u64,
+    /// Tools that the model has to search for: not in the window.
+    deferred: u64,
+    agents: u64,
     memory: u64,
+    skills: u64,
 }
 
 impl Fixed {
@@ -159,18 +170,23 @@ impl Fixed {
         let system = setup.system.iter().filter(|block| *block != DYNAMIC_BOUNDARY);
         let of_tools = |is_mcp: bool| -> u64 {
             let named = |tool: &&Value| is_server_tool(tool["name"].as_str().unwrap_or_default()) == is_mcp;
-            setup.definitions.iter().filter(named).map(|tool| tokens(tool.to_string().len())).sum()
+            setup.definitions.iter().filter(named).map(size).sum()
         };
+        let agents = given_agents(setup).map(|(_, agent)| agent_size(agent)).sum();
         Self {
             system: tokens(system.map(String::len).sum()),
-            tools: of_tools(false),
+            // What there is to say of an agent stands in the tool that calls on it.
+            tools: of_tools(false).saturating_sub(agents),
             mcp: of_tools(true),
+            deferred: server_tools(setup).filter(|tool| !tool.is_loaded).map(|tool| tool.tokens).sum(),
+            agents,
             memory: setup.opening.memory.iter().map(|file| tokens(file.content.len())).sum(),
+            skills: setup.skill_listing().map_or(0, |listing| tokens(listing.len())),
         }
     }
 
     const fn sum(&self) -> u64 {
-        self.system + self.tools + self.mcp + self.memory
+        self.system + self.tools + self.mcp + self.agents + self.memory + self.skills
     }
 }
 
@@ -181,6 +197,8 @@ struct Breakdown {
     attachments: u64,
     assistant: u64,
     user: u64,
+    /// Calls and results, by the tool.
+    by_tool: BTreeMap<String, (u64, u64)>,
 }
 
 impl Breakdown {
@@ -189,6 +207,8 @@ impl Breakdown {
     }
 
     fn to_value(&self) -> Value {
+        let of_tool = |(name, (calls, results)): (&String, &(u64, u64))| json!({"name": name, "callTokens": calls, "resultTokens": results});
+        let by_tool: Vec<Value> = self.by_tool.iter().map(of_tool).collect();
         json!({
             "toolCallTokens": self.calls,
             "toolResultTokens": self.results,
@@ -197,7 +217,7 @@ impl Breakdown {
             "userMessageTokens": self.user,
             "redirectedContextTokens": 0,
             "unattributedTokens": 0,
-            "toolCallsByType": [],
+            "toolCallsByType": by_tool,
             "attachmentsByType": [],
         })
     }
@@ -215,18 +235,62 @@ fn memory_file(file: &MemoryFile) -> Value {
     json!({"path": file.path, "type": file.kind.as_str(), "tokens": tokens(file.content.len())})
 }
 
+/// A tool of a server.
+struct ServerTool<'a> {
+    name: &'a str,
+    server: &'a str,
+    tokens: u64,
+    is_loaded: bool,
+}
+
+fn server_tools(setup: &Setup) -> impl Iterator<Item = ServerTool<'_>> {
+    setup.tools.iter().filter_map(|offered| {
+        let name = offered.tool.name();
+        let server = &setup.servers.origin(name)?.server;
+        let is_loaded = setup.definitions.iter().any(|tool| tool["name"] == name);
+        Some(ServerTool { name, server, tokens: size(&definition(offered)), is_loaded })
+    })
+}
+
 fn mcp_tools(setup: &Setup) -> Vec<Value> {
-    let tools = setup.definitions.iter().filter_map(|tool| {
-        let name = tool["name"].as_str().filter(|name| is_server_tool(name))?;
-        let server = name.split("__").nth(1).unwrap_or_default();
-        Some(json!({
-            "name": name,
-            "serverName": server,
-            "tokens": tokens(tool.to_string().len()),
-            "isLoaded": true,
-        }))
-    });
-    tools.collect()
+    let tool = |tool: ServerTool<'_>| {
+        json!({
+            "name": tool.name,
+            "serverName": tool.server,
+            "tokens": tool.tokens,
+            "isLoaded": tool.is_loaded,
+        })
+    };
+    server_tools(setup).map(tool).collect()
+}
+
+/// The agents that are no part of this program, where the model can call on them.
+fn given_agents(setup: &Setup) -> impl Iterator<Item = (&String, &AgentDefinition)> {
+    let can_call = setup.tool("Agent").is_some();
+    setup.agents.iter().filter(move |(_, agent)| can_call && !agent.source.is_built_in())
+}
+
+fn agent_size(agent: &AgentDefinition) -> u64 {
+    tokens(subagent::shown_description(agent).len())
+}
+
+fn agents(setup: &Setup) -> Vec<Value> {
+    let agent = |(name, agent): (&String, &AgentDefinition)| json!({"agentType": name, "source": agent.source.as_str(), "tokens": agent_size(agent)});
+    given_agents(setup).map(agent).collect()
+}
+
+fn skills(setup: &Setup) -> Value {
+    let all: Vec<Value> = setup.skills.told().map(|skill| {
+        let source = if skill.source == "user" { "userSettings" } else { "projectSettings" };
+        let text = skill.name.len() + skill.description.len();
+        json!({"name": skill.name, "source": source, "path": skill.folder.join("SKILL.md"), "tokens": tokens(text)})
+    }).collect();
+    let listing = setup.skill_listing().map_or(0, |listing| tokens(listing.len()));
+    json!({"totalSkills": setup.skills.names().len(), "includedSkills": all.len(), "tokens": listing, "skillFrontmatter": all})
+}
+
+fn size(definition: &Value) -> u64 {
+    tokens(definition.to_string().len())
 }
 
 fn percentage(part: u64, whole: u64) -> u64 {
@@ -237,7 +301,8 @@ fn percentage(part: u64, whole: u64) -> u64 {
 fn grid(categories: &[Value], window: u64) -> Vec<Vec<Value>> {
     let cells = GRID.0 * GRID.1;
     let mut squares = Vec::new();
-    for category in categories {
+    // What is not in the window takes no room in it.
+    for category in categories.iter().filter(|category| category["kind"] != "deferred") {
         let tokens = category["tokens"].as_u64().unwrap_or(0);
         #[expect(clippy::cast_precision_loss, reason = "a share of a hundred squares")]
         let mut share = tokens as f64 * cells as f64 / window.max(1) as f64;
@@ -270,7 +335,7 @@ pub(crate) fn summary(usage: &Value) -> Value {
         "raw_max_tokens": window,
         "percentage": usage["percentage"],
         "categories": categories,
-        "mcp_tools": [],
+        "mcp_tools": usage["mcpTools"],
         "memory_files": usage["memoryFiles"],
     });
     if total > window {

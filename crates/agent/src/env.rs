@@ -58,6 +58,8 @@ pub struct Environment {
     pub file_checkpoints: bool,
     /// `DEBUG=1`, which the TypeScript SDK sets where it is itself told to: a debug log is written.
     pub debug: bool,
+    /// `CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION`: whether prompts may be suggested, whatever settings say.
+    pub suggests: Option<bool>,
     /// What the tools get: everything but what could hold a key.
     pub tools: Vec<(String, String)>,
     /// What was not understood, for standard error.
@@ -177,6 +179,8 @@ impl Environment {
             file_checkpoints: get("CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING")
                 .is_some_and(|value| matches!(value.as_str(), "1" | "true")),
             debug: get("DEBUG").is_some_and(|value| matches!(value.as_str(), "1" | "true")),
+            suggests: get("CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION")
+                .map(|value| !matches!(value.as_str(), "0" | "false")),
             warnings,
             tools: variables.into_iter().filter(|(name, _)| !may_hold_a_key(name)).collect(),
         }

@@ -144,6 +144,9 @@ pub struct Options {
     pub fold_prompts: bool,
     /// Whether `command_lifecycle` messages say what becomes of the prompts that have ids.
     pub prompt_events: bool,
+    /// Whether `prompt_suggestion` messages say after a turn what the user may say next: a call of the model more, of a few
+    /// tokens, on the same cache. None after the first reply, after an error, in plan mode, or while a prompt waits.
+    pub prompt_suggestions: bool,
     /// Whether prompts are given back as messages when they are taken.
     pub replay_user_messages: bool,
     /// Whether `session_state_changed` messages are given: for a host that waits for `idle`.
@@ -223,6 +226,7 @@ impl Default for Options {
             effort: None,
             max_output_tokens: None,
             include_partial_messages: false,
+            prompt_suggestions: false,
             replay_user_messages: false,
             fold_prompts: false,
             prompt_events: false,

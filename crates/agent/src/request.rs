@@ -8,25 +8,27 @@ use serde_json::{Value, json};
 use wardian_protocol::{ContentBlock, JsonMap, MessageParam, Role};
 
 use crate::Thinking;
+use crate::authorise::lock;
 use crate::prompt::DYNAMIC_BOUNDARY;
+use crate::session::Setup;
 
 /// What a request is made of.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Parts<'a> {
-    pub(crate) model: &'a str,
-    pub(crate) max_tokens: u64,
-    pub(crate) system: &'a [String],
-    pub(crate) tools: &'a [Value],
-    pub(crate) history: &'a [MessageParam],
-    pub(crate) thinking: Thinking,
-    pub(crate) thinking_display: Option<&'a str>,
-    pub(crate) effort: Option<&'a str>,
-    pub(crate) task_budget: Option<u64>,
-    pub(crate) session_id: &'a str,
+struct Parts<'a> {
+    model: &'a str,
+    max_tokens: u64,
+    system: &'a [String],
+    tools: &'a [Value],
+    history: &'a [MessageParam],
+    thinking: Thinking,
+    thinking_display: Option<&'a str>,
+    effort: Option<&'a str>,
+    task_budget: Option<u64>,
+    session_id: &'a str,
 }
 
 /// Writes the body.
-pub(crate) fn body(parts: &Parts<'_>) -> Bytes {
+fn body(parts: &Parts<'_>) -> Bytes {
     let mut tools = parts.tools.to_vec();
     if parts.system.is_empty()
         // The API takes no breakpoint on what is loaded later, and what is loaded later comes after it anyway.
@@ -46,6 +48,30 @@ pub(crate) fn body(parts: &Parts<'_>) -> Bytes {
         messages: Messages(parts.history),
     };
     serde_json::to_vec(&body).expect("values and strings serialise, and memory does not fail").into()
+}
+
+impl Setup {
+    /// The body of the next request of a conversation.
+    pub(crate) fn request(&self, model: &str, max_tokens: u64, history: &[MessageParam]) -> Bytes {
+        let (thinking, effort) = {
+            let live = lock(&self.live);
+            // A subagent has its own.
+            let effort = live.effort.clone().filter(|_| self.out.agent.is_none());
+            (live.thinking.unwrap_or(self.thinking), effort.or_else(|| self.effort.clone()))
+        };
+        body(&Parts {
+            model,
+            max_tokens,
+            system: &self.system,
+            tools: &self.definitions,
+            history,
+            thinking,
+            thinking_display: self.thinking_display.as_deref(),
+            effort: effort.as_deref(),
+            task_budget: self.task_budget,
+            session_id: &self.out.session_id,
+        })
+    }
 }
 
 fn thinking(parts: &Parts<'_>) -> Option<Value> {

@@ -2,6 +2,7 @@
 
 mod begin;
 mod inbox;
+mod suggest;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
@@ -92,6 +93,8 @@ pub(crate) struct Setup {
     /// How the model is to plan in plan mode.
     pub(crate) plan_mode_instructions: Option<String>,
     pub(crate) auto_compact: AutoCompact,
+    /// Whether the next prompt is suggested after a turn.
+    pub(crate) prompt_suggestions: bool,
     /// What the host asks about the conversation.
     pub(crate) asks: Asks,
     pub(crate) commands: Arc<[CustomCommand]>,
@@ -195,6 +198,8 @@ pub(crate) struct Session {
     /// The reply that a turn before a restart did not get past.
     pub(crate) open: Option<OpenReply>,
     pub(crate) results: u64,
+    /// The last turn was one of the model's, and came to its end.
+    pub(crate) ended_well: bool,
     /// What was used when the last result was given.
     pub(crate) reported: BTreeMap<String, ModelUsage>,
     /// The prompts that wait; a subagent has none.
@@ -303,6 +308,7 @@ impl Session {
             history,
             open,
             results: 0,
+            ended_well: false,
             reported,
             queue: Queue::default(),
             taken: Vec::new(),
@@ -323,6 +329,7 @@ impl Session {
             history: Vec::new(),
             open: None,
             results: 0,
+            ended_well: false,
             reported: BTreeMap::new(),
             queue: Queue::default(),
             taken: Vec::new(),
@@ -459,6 +466,7 @@ impl Session {
                 inbox.take_in(command, &live, None);
             }
             self.rest().await;
+            Box::pin(self.suggest(&mut inbox, &mut commands, &cancel)).await;
         }
     }
 

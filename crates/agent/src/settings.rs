@@ -87,6 +87,8 @@ pub struct Effective {
     /// Where permissions are kept.
     pub files: SettingsFiles,
     pub bash_output_chars: Option<usize>,
+    /// Whether no prompts are to be suggested.
+    pub suggestions_off: bool,
     pub auto_compact: AutoCompact,
     /// Instructions for the model.
     pub memory: Vec<MemoryFile>,

@@ -38,6 +38,8 @@ pub struct Setup {
     pub agents: Agents,
     /// Whether a flag or the environment named the model; else the main thread's agent may.
     pub model_given: bool,
+    /// Whether prompts may be suggested.
+    pub suggests: bool,
     /// Whether the host asked to be asked.
     pub ask_host: bool,
     /// The folder of all sessions' file checkpoints, if they are kept.
@@ -164,6 +166,7 @@ impl Setup {
             system_prompt_given,
             settings_hooks: settings.hooks,
             layers: settings.layers,
+            suggests: environment.suggests.unwrap_or(!settings.suggestions_off),
             ask_host: args.ask_host && !args.never_ask,
             checkpoints: checkpoints.map(|config| config.join("file-history")),
         })

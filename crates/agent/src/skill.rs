@@ -144,11 +144,15 @@ impl Skills {
         self.0.all.get(name).filter(|skill| skill.for_user)
     }
 
+    /// Those that the model may use.
+    pub(crate) fn told(&self) -> impl Iterator<Item = &Skill> {
+        self.0.all.values().filter(|skill| skill.for_model && self.is_enabled(skill))
+    }
+
     /// What the model is told of those that it may use.
     pub(crate) fn listing(&self) -> Option<String> {
-        let usable = self.0.all.values().filter(|skill| skill.for_model && self.is_enabled(skill));
         let mut lines = String::new();
-        for skill in usable {
+        for skill in self.told() {
             let description: String = skill.description.chars().take(MAX_DESCRIPTION_CHARS).collect();
             let description = description.split_whitespace().collect::<Vec<_>>().join(" ");
             let is_full = lines.len() + description.len() > MAX_LISTING_BYTES;

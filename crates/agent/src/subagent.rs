@@ -69,6 +69,16 @@ pub enum AgentSource {
 }
 
 impl AgentSource {
+    /// As hosts know it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Options => "flagSettings",
+            Self::BuiltIn => "built-in",
+            Self::User => "userSettings",
+            Self::Project => "projectSettings",
+        }
+    }
+
     /// Whether it is part of this program.
     pub(crate) const fn is_built_in(self) -> bool {
         matches!(self, Self::BuiltIn)

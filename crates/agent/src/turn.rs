@@ -16,7 +16,7 @@ use crate::execute::{Deferred, Past, ToolsEnd, run_tools};
 use crate::frames::presentable;
 use crate::meter::{add_usage, no_usage};
 use crate::queue::Fate;
-use crate::request::{Parts, body, without_breakpoints};
+use crate::request::without_breakpoints;
 use crate::session::Session;
 use crate::spending::Spending;
 use crate::state::{End, Progress, ReplyFacts, Step};
@@ -330,27 +330,8 @@ impl Session {
             let this = &*self;
             let Self { setup, history, .. } = this;
             let model = turn.current_model(setup);
-            let (thinking, effort) = {
-                let live = lock(&setup.live);
-                // A subagent has its own.
-                let effort = live.effort.clone().filter(|_| setup.out.agent.is_none());
-                (live.thinking.unwrap_or(setup.thinking), effort.or_else(|| setup.effort.clone()))
-            };
             turn.fallbacks.retain(|fallback| *fallback != model);
-            let write = |max_tokens| {
-                body(&Parts {
-                    model: &model,
-                    max_tokens,
-                    system: &setup.system,
-                    tools: &setup.definitions,
-                    history,
-                    thinking,
-                    thinking_display: setup.thinking_display.as_deref(),
-                    effort: effort.as_deref(),
-                    task_budget: setup.task_budget,
-                    session_id: &setup.out.session_id,
-                })
-            };
+            let write = |max_tokens| setup.request(&model, max_tokens, history);
             let has_fallback = !turn.fallbacks.is_empty();
             let max_tokens = setup.max_tokens(&model);
             let called = call_model(setup, &mut turn.spending, max_tokens, write, has_fallback, &cut);

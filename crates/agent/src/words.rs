@@ -144,6 +144,14 @@ pub(crate) fn plan_mode(instructions: Option<&str>, exits: bool) -> String {
 pub(crate) const PLAN_MODE_LEFT: &str =
     "<system-reminder>\nPlan mode is over: what the permissions allow may be done again.\n</system-reminder>";
 
+/// Asks for what the user may say next.
+pub(crate) const SUGGEST: &str = "<system-reminder>\nThis is not from your user, and nothing is to be done now: call no \
+    tool. Guess what the user will type next, as they would type it: in their language and their style, in 2 to 12 words, \
+    one line, no quotes, no full stop. It follows from what they asked for and where the work stands: the next step that \
+    they named, the check that comes after a change, the answer to what you asked them. It is their words, not yours: no \
+    praise, no question of yours, no plan for you. Never guess something that harms somebody or gives a secret away. If \
+    you cannot tell, answer with nothing at all. Answer with the guess alone.\n</system-reminder>";
+
 /// What the model is told of the skills that it may use.
 pub(crate) fn skills(lines: &str) -> String {
     crate::prompt::reminder(&format!("Skills that you can use with the tool Skill:\n\n{lines}"))

@@ -57,6 +57,8 @@ mod skills;
 mod steering;
 #[path = "it/structured.rs"]
 mod structured;
+#[path = "it/suggestions.rs"]
+mod suggestions;
 #[path = "it/support.rs"]
 mod support;
 #[path = "it/tls.rs"]

@@ -16,7 +16,11 @@ struct RewindFiles {
 
 impl Front {
     /// Counts are estimates, whatever detail is asked for: nothing is sent to the API.
-    pub(super) fn context_usage(&self) -> Done {
+    pub(super) fn context_usage(&self, asked: &Asked) -> Done {
+        let detail = asked.field("detail");
+        if !(detail.is_null() || detail == "summary" || detail == "full") {
+            return Err("get_context_usage: detail must be 'summary' or 'full'".to_owned());
+        }
         let Some(handle) = self.query.as_ref().map(|query| query.handle()) else {
             return Err("the session has not begun".to_owned());
         };

@@ -117,7 +117,10 @@ fn set_up(setup: &mut Setup, host: &Host, initialize: Initialize) -> Result<(), 
 fn set_field(setup: &mut Setup, name: &str, value: Value) -> Result<(), String> {
     match name {
         // They change nothing here: they ask for things that are only more to see.
-        "agentProgressSummaries" | "promptSuggestions" | "supportedDialogKinds" => (),
+        "agentProgressSummaries" | "supportedDialogKinds" => (),
+        "promptSuggestions" => {
+            setup.options.prompt_suggestions = value == true && setup.suggests;
+        }
         "planModeInstructions" if value.is_string() => {
             let text = value.as_str().filter(|text| !text.trim().is_empty());
             setup.options.plan_mode_instructions = text.map(str::to_owned);

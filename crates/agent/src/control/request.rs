@@ -125,7 +125,7 @@ impl Front {
             "cancel_async_message" => self.cancel_async_message(asked).await,
             "file_suggestions" => self.file_suggestions(asked),
             "get_binary_version" => Ok(Answer::Now(models::version())),
-            "get_context_usage" => self.context_usage(),
+            "get_context_usage" => self.context_usage(&asked),
             "get_hooks_listing" => self.hooks_listing(),
             "get_session_cost" => self.get_session_cost().await,
             "get_settings" => self.get_settings().await,

@@ -97,6 +97,7 @@ pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Resu
         system: prompt::system(&options, &context, &additional_directories, (out.clock)()),
         plan_mode_instructions: options.plan_mode_instructions.clone(),
         auto_compact: options.auto_compact,
+        prompt_suggestions: options.prompt_suggestions,
         asks: Asks::default(),
         opening: Opening::new(&options, &context, &additional_directories, (out.clock)()),
         tasks: Tasks::new(out.clone(), &context.output_dir),

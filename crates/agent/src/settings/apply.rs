@@ -44,6 +44,7 @@ pub(super) fn apply(args: &mut Args, layers: &[Layer], effective: &mut Effective
             || layers.iter().any(|layer| layer.trusted && layer.settings.get("disableAllHooks") == Some(&true.into())),
     };
     let mut all_hooks = Vec::new();
+    let mut suggestions = None;
     // The strongest first: of single values the first that is found holds.
     for layer in layers.iter().rev() {
         for (key, value) in &layer.settings {
@@ -74,6 +75,7 @@ pub(super) fn apply(args: &mut Args, layers: &[Layer], effective: &mut Effective
                         effective.auto_compact = AutoCompact::Window(window.max(MIN_COMPACT_WINDOW));
                     }
                 }
+                "promptSuggestionEnabled" => suggestions = suggestions.or(value.as_bool()),
                 "env" => environment(layer, value, effective)?,
                 "fallbackModel"
                 | "disableAllHooks"
@@ -86,6 +88,7 @@ pub(super) fn apply(args: &mut Args, layers: &[Layer], effective: &mut Effective
             }
         }
     }
+    effective.suggestions_off = suggestions == Some(false);
     // The hooks of weaker sources run first.
     for hooks in all_hooks.into_iter().rev() {
         effective.hooks.extend(hooks);

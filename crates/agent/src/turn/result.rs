@@ -57,6 +57,7 @@ impl Session {
             reason = result.terminal_reason.as_deref(), "turn ended"
         );
         self.results += 1;
+        self.ended_well = end == End::Completed && turn.local_command.is_none();
         self.reported = meter.by_model().clone();
         let result = Message::Result(Box::new(result));
         self.setup.out.keep_turn_end(&result).await;

@@ -424,6 +424,10 @@ async fn what_fills_the_window_is_told_when_asked_for() {
     );
     agent.prompt("p1").await;
     agent.until("result/success").await;
+    agent.control("x", json!({"subtype": "get_context_usage", "detail": "most"})).await;
+    let refused = agent.until("answers/error").await;
+    let words = refused.last().unwrap()["response"]["error"].as_str().unwrap();
+    assert_eq!(words, "get_context_usage: detail must be 'summary' or 'full'");
     agent.control("3", json!({"subtype": "get_context_usage"})).await;
     let usage = agent.until("answers/success").await.pop().unwrap()["response"]["response"].clone();
     assert_eq!((sum(&usage), &usage["totalTokens"]), (1_000_000, &json!(5_005)), "{usage}");

@@ -60,6 +60,8 @@ pub struct Environment {
     pub debug: bool,
     /// `CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION`: whether prompts may be suggested, whatever settings say.
     pub suggests: Option<bool>,
+    /// Not `CLAUDE_CODE_DISABLE_AGENT_PROGRESS_SUMMARIES`: what subagents do may be summed up.
+    pub sums_agents_up: bool,
     /// What the tools get: everything but what could hold a key.
     pub tools: Vec<(String, String)>,
     /// What was not understood, for standard error.
@@ -181,6 +183,8 @@ impl Environment {
             debug: get("DEBUG").is_some_and(|value| matches!(value.as_str(), "1" | "true")),
             suggests: get("CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION")
                 .map(|value| !matches!(value.as_str(), "0" | "false")),
+            sums_agents_up: !get("CLAUDE_CODE_DISABLE_AGENT_PROGRESS_SUMMARIES")
+                .is_some_and(|value| matches!(value.as_str(), "1" | "true")),
             warnings,
             tools: variables.into_iter().filter(|(name, _)| !may_hold_a_key(name)).collect(),
         }

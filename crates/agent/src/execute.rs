@@ -1,6 +1,7 @@
 //! Runs the calls of a reply: permission, the tool itself, and what the model hears of it.
 
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -391,6 +392,17 @@ fn readable(offered: &Offered, tool: &str, input: &Value) -> Result<(), String> 
     if problems.is_empty() { Ok(()) } else { Err(words::bad_input(tool, &problems)) }
 }
 
+/// Tells now and then that a call still runs.
+async fn heartbeats(setup: &Setup, call: &Planned) -> Infallible {
+    let began = Instant::now();
+    let mut count = 0;
+    loop {
+        tokio::time::sleep_until(began + setup.tool_heartbeat * (count + 1)).await;
+        setup.out.still_running(&call.name, &call.id, count, began.elapsed()).await;
+        count += 1;
+    }
+}
+
 async fn execute(
     setup: &Arc<Setup>,
     offered: &Offered,
@@ -419,6 +431,7 @@ async fn execute(
         biased;
         output = run => output.unwrap_or_else(|_| ToolOutput::error(words::CRASHED)),
         () = long_after(stop) => ToolOutput::error(words::STOPPED),
+        never = heartbeats(setup, call) => match never {},
     };
     if stop.is_cancelled() {
         let mut text = words::STOPPED.to_owned();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -46,6 +47,8 @@ pub(crate) struct AgentTag {
     pub(crate) forwards_text: bool,
     /// Calls that it made.
     pub(crate) tool_uses: AtomicU64,
+    /// What the last reply with a call used.
+    pub(crate) last_tokens: AtomicU64,
     pub(crate) task: Task,
     pub(crate) tasks: Tasks,
 }
@@ -82,13 +85,15 @@ impl AgentTag {
             used.cache_creation_input_tokens,
             used.cache_read_input_tokens,
         ];
+        let tokens = tokens.into_iter().flatten().fold(0, u64::saturating_add);
+        self.last_tokens.store(tokens, Ordering::Relaxed);
         let usage = json!({
-            "total_tokens": tokens.into_iter().flatten().fold(0, u64::saturating_add),
+            "total_tokens": tokens,
             "tool_uses": self.tool_uses.fetch_add(1, Ordering::Relaxed) + 1,
             "duration_ms": u64::try_from(self.task.began.elapsed().as_millis()).unwrap_or(u64::MAX),
         });
         let doing = words::doing(name, input, cwd);
-        self.tasks.progress(&self.task, &doing, &self.agent_type, name, usage).await;
+        self.tasks.progress(&self.task, &doing, &self.agent_type, usage, ("last_tool_name", name)).await;
     }
 }
 
@@ -280,6 +285,24 @@ impl Out {
             fields["decision_reason"] = reason.text.as_str().into();
         }
         self.system("permission_denied", fields).await;
+    }
+
+    /// Tells that a call of the main thread still runs, for the `count`th time. source: the official CLI, observed.
+    pub(crate) async fn still_running(&self, tool: &str, id: &str, count: u32, elapsed: Duration) {
+        if self.agent.is_some() {
+            return;
+        }
+        let frame = json!({
+            "type": "tool_progress",
+            "tool_use_id": format!("{id}-heartbeat-{count}"),
+            "tool_name": tool,
+            "parent_tool_use_id": id,
+            "elapsed_time_seconds": elapsed.as_secs(),
+            "heartbeat": true,
+            "session_id": self.session_id,
+            "uuid": uuid(),
+        });
+        self.send(Message::Other(frame)).await;
     }
 
     pub(crate) async fn hook_failed(&self, text: &str) {

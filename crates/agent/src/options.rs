@@ -70,6 +70,11 @@ pub struct Options {
     pub background_patience: Duration,
     /// Whether an interrupt lets subagents in the background go on.
     pub interrupt_spares_tasks: bool,
+    /// How often `task_progress` messages say in a line what a subagent does: a call of its model each, on its cache, where
+    /// something new was said. `None`: never.
+    pub agent_progress_summaries: Option<Duration>,
+    /// How often a `tool_progress` message says that a call of the main thread still runs.
+    pub tool_heartbeat: Duration,
     /// Whether the texts of subagents in the foreground are given too, and not only their calls.
     pub forward_subagent_text: bool,
     /// Servers of tools: programs, addresses, or the caller's own.
@@ -194,6 +199,8 @@ impl Default for Options {
             background_tasks: true,
             background_patience: Duration::from_secs(600),
             interrupt_spares_tasks: false,
+            agent_progress_summaries: None,
+            tool_heartbeat: Duration::from_secs(30),
             forward_subagent_text: false,
             mcp_servers: Vec::new(),
             mcp_config_errors: Vec::new(),

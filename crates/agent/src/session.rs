@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http::HeaderMap;
 use serde_json::{Value, json};
@@ -36,7 +37,7 @@ use crate::queue::{Fate, Queue};
 use crate::skill::Skills;
 use crate::state::Limits;
 use crate::structured::StructuredOutput;
-use crate::subagent::AgentDefinition;
+use crate::subagent::{AgentDefinition, Seen};
 use crate::switch::Switches;
 use crate::task::Tasks;
 use crate::tool::{Tool, ToolContext};
@@ -93,6 +94,10 @@ pub(crate) struct Setup {
     /// How the model is to plan in plan mode.
     pub(crate) plan_mode_instructions: Option<String>,
     pub(crate) auto_compact: AutoCompact,
+    /// How often what a subagent does is summed up.
+    pub(crate) agent_progress_summaries: Option<Duration>,
+    /// How often it is told that a call still runs.
+    pub(crate) tool_heartbeat: Duration,
     /// Whether the next prompt is suggested after a turn.
     pub(crate) prompt_suggestions: bool,
     /// What the host asks about the conversation.
@@ -220,6 +225,8 @@ pub(crate) struct Session {
     pub(crate) waiting_prompt: Option<(String, usize)>,
     /// Whether hosts were told that it runs.
     pub(crate) is_running: bool,
+    /// Who follows the conversation from outside.
+    pub(crate) shown_to: Option<watch::Sender<Seen>>,
 }
 
 /// Runs a query until it has no more prompts, or is cancelled.
@@ -319,6 +326,7 @@ impl Session {
             fill: Fill::default(),
             waiting_prompt: None,
             is_running: false,
+            shown_to: None,
         }
     }
 
@@ -341,6 +349,7 @@ impl Session {
             fill: Fill::default(),
             waiting_prompt: None,
             is_running: false,
+            shown_to: None,
         }
     }
 
@@ -392,6 +401,13 @@ impl Session {
         }
         self.refresh_tools();
         true
+    }
+
+    /// Shows who follows it how far the conversation is.
+    pub(crate) fn show(&self) {
+        if let Some(follower) = &self.shown_to {
+            follower.send_replace(Some((Arc::clone(&self.setup), self.history.clone())));
+        }
     }
 
     /// Brings the tools of servers up to date.

@@ -38,6 +38,8 @@ pub struct Setup {
     pub agents: Agents,
     /// Whether a flag or the environment named the model; else the main thread's agent may.
     pub model_given: bool,
+    /// Whether what subagents do may be summed up.
+    pub sums_agents_up: bool,
     /// Whether prompts may be suggested.
     pub suggests: bool,
     /// Whether the host asked to be asked.
@@ -166,6 +168,7 @@ impl Setup {
             system_prompt_given,
             settings_hooks: settings.hooks,
             layers: settings.layers,
+            sums_agents_up: environment.sums_agents_up,
             suggests: environment.suggests.unwrap_or(!settings.suggestions_off),
             ask_host: args.ask_host && !args.never_ask,
             checkpoints: checkpoints.map(|config| config.join("file-history")),

@@ -5,6 +5,7 @@
 mod builtin;
 mod read;
 mod run;
+mod summary;
 mod within;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use wardian_policy::PermissionMode;
 
 pub use self::read::{definitions, files};
 pub(crate) use self::run::{Asked, run};
+pub(crate) use self::summary::Seen;
 
 /// How deep subagents may begin others. source: the reference CLI's limit.
 pub(crate) const MAX_DEPTH: usize = 3;

@@ -298,14 +298,14 @@ impl Tasks {
         task: &Task,
         description: &str,
         subagent_type: &str,
-        tool: &str,
         usage: Value,
+        (name, more): (&str, &str),
     ) {
         let mut fields = self.named(task);
         fields["description"] = description.into();
         fields["subagent_type"] = subagent_type.into();
         fields["usage"] = usage;
-        fields["last_tool_name"] = tool.into();
+        fields[name] = more.into();
         self.0.out.system("task_progress", fields).await;
     }
 

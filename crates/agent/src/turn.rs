@@ -325,6 +325,7 @@ impl Session {
     async fn call(&mut self, turn: &mut Turn, stop: &CancellationToken) -> Called {
         loop {
             self.refresh_tools();
+            self.show();
             let cut = stop.child_token();
             self.queue.arm(cut.clone());
             let this = &*self;
@@ -425,6 +426,7 @@ impl Session {
         past: Past,
         stop: &CancellationToken,
     ) -> Option<End> {
+        self.show();
         let executed = run_tools(&self.setup, &whole.message, whole.verdicts, past, stop);
         let executed = self.answering(Box::pin(executed)).await;
         turn.progress.user_messages += executed.messages;

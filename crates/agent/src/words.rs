@@ -152,6 +152,14 @@ pub(crate) const SUGGEST: &str = "<system-reminder>\nThis is not from your user,
     praise, no question of yours, no plan for you. Never guess something that harms somebody or gives a secret away. If \
     you cannot tell, answer with nothing at all. Answer with the guess alone.\n</system-reminder>";
 
+/// Asks a subagent's model what it does.
+pub(crate) const DOING: &str = "<system-reminder>\nThis is not from who gave you the work, and changes nothing about it: \
+    call no tool. Say in 3 to 7 words what you are doing right now, in the present tense, naming the file or the thing, as \
+    for a status line: \"Reading the parser's tests\". The words alone.\n</system-reminder>";
+
+/// Stands for the result of a call that still runs.
+pub(crate) const STILL_RUNNING: &str = "This call still runs.";
+
 /// What the model is told of the skills that it may use.
 pub(crate) fn skills(lines: &str) -> String {
     crate::prompt::reminder(&format!("Skills that you can use with the tool Skill:\n\n{lines}"))

@@ -47,6 +47,8 @@ mod permissions;
 mod planning;
 #[path = "it/process.rs"]
 mod process;
+#[path = "it/progress.rs"]
+mod progress;
 #[path = "it/restarts.rs"]
 mod restarts;
 #[path = "it/servers.rs"]

@@ -3,6 +3,7 @@
 //! source: the agent protocol reference, section 2.3.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use wardian_agent::{HookEvent, Hooks, PROTOCOL_VERSION, SystemPrompt};
@@ -16,6 +17,8 @@ use crate::servers;
 use crate::settings::nothing;
 use crate::setup::Setup;
 
+/// Between two summaries of what a subagent does. source: the types of the SDKs.
+const SUMMARY_EVERY: Duration = Duration::from_secs(30);
 /// The most names of tools that lead to others: many times what there are.
 const MAX_ALIASES: usize = 1_000;
 
@@ -117,7 +120,11 @@ fn set_up(setup: &mut Setup, host: &Host, initialize: Initialize) -> Result<(), 
 fn set_field(setup: &mut Setup, name: &str, value: Value) -> Result<(), String> {
     match name {
         // They change nothing here: they ask for things that are only more to see.
-        "agentProgressSummaries" | "supportedDialogKinds" => (),
+        "supportedDialogKinds" => (),
+        "agentProgressSummaries" => {
+            let wanted = value == true && setup.sums_agents_up;
+            setup.options.agent_progress_summaries = wanted.then_some(SUMMARY_EVERY);
+        }
         "promptSuggestions" => {
             setup.options.prompt_suggestions = value == true && setup.suggests;
         }

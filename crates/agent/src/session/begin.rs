@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,9 @@ use crate::switch::Switches;
 use crate::task::Tasks;
 use crate::tool::{ReadLog, Tool, ToolContext, Within};
 use crate::{Error, Options, SystemPrompt, tools, transcript};
+
+/// Hosts are not flooded.
+const MIN_HEARTBEAT: Duration = Duration::from_millis(10);
 
 pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Result<Setup, Error> {
     let client = Arc::new(Client::new(&options.api)?);
@@ -97,6 +101,8 @@ pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Resu
         system: prompt::system(&options, &context, &additional_directories, (out.clock)()),
         plan_mode_instructions: options.plan_mode_instructions.clone(),
         auto_compact: options.auto_compact,
+        agent_progress_summaries: options.agent_progress_summaries,
+        tool_heartbeat: options.tool_heartbeat.max(MIN_HEARTBEAT),
         prompt_suggestions: options.prompt_suggestions,
         asks: Asks::default(),
         opening: Opening::new(&options, &context, &additional_directories, (out.clock)()),

@@ -9,10 +9,10 @@ use std::sync::atomic::AtomicU64;
 
 use futures_util::FutureExt;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use wardian_protocol::{ContentBlock, Usage};
 
-use super::{MAX_DEPTH, builtin, within};
+use super::{MAX_DEPTH, builtin, summary, within};
 use crate::frames::AgentTag;
 use crate::hook::HookEvent;
 use crate::session::{Session, Setup};
@@ -87,6 +87,7 @@ pub(crate) async fn run(setup: &Arc<Setup>, asked: Asked, context: &ToolContext)
         depth,
         forwards_text: setup.forward_subagent_text,
         tool_uses: AtomicU64::new(0),
+        last_tokens: AtomicU64::new(0),
         tasks: setup.tasks.clone(),
         task: task.clone(),
     });
@@ -143,7 +144,18 @@ async fn handed(inner: &Arc<Setup>, task: &Task, prompt: String) -> Handed {
     let context = outcome.context.iter().map(|text| words::hook_context("SubagentStart", text));
     let mut content: Vec<ContentBlock> = context.map(ContentBlock::text).collect();
     content.push(ContentBlock::text(prompt));
-    Session::within(Arc::clone(inner)).task(content, &task.stop).await
+    let mut session = Session::within(Arc::clone(inner));
+    let Some(every) = inner.agent_progress_summaries else { return session.task(content, &task.stop).await };
+    let (show, seen) = watch::channel(None);
+    session.shown_to = Some(show);
+    let ended = task.stop.child_token();
+    let work = async {
+        let handed = session.task(content, &task.stop).await;
+        // The summary under way is not dropped: what it cost so far is counted.
+        ended.cancel();
+        handed
+    };
+    tokio::join!(work, summary::tell(&tag, every, &seen, &ended)).0
 }
 
 impl Report {

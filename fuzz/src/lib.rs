@@ -134,7 +134,13 @@ fn facts_of(call: &Call<'_>) -> Facts {
     };
     let paths =
         paths_of(call).into_iter().map(|given| PathFact { resolved: resolved(&given), given }).collect();
-    Facts { cwd: "/work".into(), call_cwd: "/work".into(), home: Some("/home/me".into()), paths }
+    Facts {
+        cwd: "/work".into(),
+        call_cwd: "/work".into(),
+        home: Some("/home/me".into()),
+        paths,
+        ..Facts::default()
+    }
 }
 
 /// A transcript, which may end anywhere and hold anything. What comes of it is a conversation that the API takes: every call

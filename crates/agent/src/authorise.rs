@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use wardian_policy::{Call, Decision, Facts, PathFact, PermissionMode, Policy, Reason, ReasonKind, Rule};
+use wardian_policy::{
+    Call, Decision, Facts, Link, PathFact, PermissionMode, Policy, Reason, ReasonKind, Rule,
+};
 
 use crate::frames::Out;
 use crate::hook::{HookDecision, HookEvent, HookOutcome, SessionHooks};
@@ -148,7 +150,7 @@ impl Authority<'_> {
         }
         let policy = lock(self.live).policy.clone();
         let call = Call { tool, input: &input };
-        let facts = self.facts(&call, shell_cwd).await;
+        let facts = self.facts(&policy, &call, shell_cwd).await;
         let reason = match weigh(&policy, &call, &facts, &verdict.decision) {
             Weighed::Run(by) => return Ruling::Run { input, by },
             Weighed::Refuse(reason) => {
@@ -288,23 +290,30 @@ impl Authority<'_> {
         }
     }
 
-    async fn facts(&self, call: &Call<'_>, shell_cwd: &Path) -> Facts {
+    async fn facts(&self, policy: &Policy, call: &Call<'_>, shell_cwd: &Path) -> Facts {
         let base = if call.tool == "Bash" { shell_cwd } else { self.cwd };
         let given = wardian_policy::paths_of(call);
         let home = self.home.map(Path::to_owned);
+        let places = policy.refused_places(self.cwd, self.home);
         let (cwd, start) = (self.cwd.to_owned(), base.to_owned());
-        let unresolved = (cwd.clone(), start.clone());
         let resolved = tokio::task::spawn_blocking(move || {
-            let paths = given
-                .into_iter()
-                .map(|given| PathFact { resolved: resolve(&start.join(&given)), given })
-                .collect::<Vec<_>>();
-            (resolve(&cwd), resolve(&start), paths)
+            let path = |given: String| PathFact { resolved: resolve(&start.join(&given)), given };
+            let link = |named: PathBuf| Link { leads_to: resolve(&named), named };
+            Facts {
+                cwd: resolve(&cwd),
+                call_cwd: resolve(&start),
+                home,
+                paths: given.into_iter().map(path).collect(),
+                links: places.into_iter().map(link).filter(|link| link.leads_to != link.named).collect(),
+            }
         });
         // A path that could not be resolved is none of the facts: the policy then takes the call for not evaluated.
-        let (cwd, call_cwd, paths) =
-            resolved.await.unwrap_or_else(|_| (unresolved.0, unresolved.1, Vec::new()));
-        Facts { cwd, call_cwd, home, paths }
+        resolved.await.unwrap_or_else(|_| Facts {
+            cwd: self.cwd.to_owned(),
+            call_cwd: base.to_owned(),
+            home: self.home.map(Path::to_owned),
+            ..Facts::default()
+        })
     }
 }
 

@@ -107,7 +107,7 @@ pub struct Effective {
 /// Reads all settings and takes them into the arguments.
 pub fn load(args: &mut Args, place: &Place<'_>) -> Result<Effective, Complaint> {
     let mut effective = Effective { trusted: place.trusted, ..Effective::default() };
-    let mut layers = files(args.setting_sources, place, &mut effective)?;
+    let mut layers = files(args, place, &mut effective)?;
     if let Some(given) = args.settings.take() {
         layers.push(Layer::given(&given)?);
     }
@@ -121,21 +121,23 @@ pub fn load(args: &mut Args, place: &Place<'_>) -> Result<Effective, Complaint> 
     Ok(effective)
 }
 
-fn files(sources: Sources, place: &Place<'_>, effective: &mut Effective) -> Result<Vec<Layer>, Complaint> {
+fn files(args: &Args, place: &Place<'_>, effective: &mut Effective) -> Result<Vec<Layer>, Complaint> {
+    let sources = args.setting_sources;
     let user = place.config_dir.filter(|_| sources.user).map(|folder| folder.join("settings.json"));
     let of_project = |is_read: bool, name: &str| {
         is_read.then(|| place.project.join(".claude").join(name)).filter(|path| Some(path) != user.as_ref())
     };
     let project = of_project(sources.project, "settings.json");
     let local = of_project(sources.local, "settings.local.json");
+    let elsewhere = args.project_root.as_ref().map(|_| place.project);
     let mut layers = Vec::new();
-    for (name, path, trusted) in [
-        ("userSettings", &user, true),
-        ("projectSettings", &project, place.trusted),
-        ("localSettings", &local, place.trusted),
+    for (name, path, trusted, root) in [
+        ("userSettings", &user, true, place.config_dir),
+        ("projectSettings", &project, place.trusted, elsewhere),
+        ("localSettings", &local, place.trusted, elsewhere),
     ] {
         let Some(path) = path else { continue };
-        layers.extend(Layer::file(name, path, trusted)?);
+        layers.extend(Layer::file(name, path, trusted)?.map(|layer| layer.below(root)));
     }
     effective.files = SettingsFiles { user, project, local };
     Ok(layers)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::decide::Applies;
 use crate::everyday::{self, Everyday};
 use crate::rule::{PathPattern, Specifier, Wildcard};
-use crate::shell::{Redirect, Script, Simple};
+use crate::shell::{Redirect, Script, Simple, Word};
 use crate::{Call, Decision, Facts, PermissionMode, Policy, ReasonKind, Rule, files};
 
 /// How deep scripts within arguments (`sh -c "…"`) are read.
@@ -122,7 +122,7 @@ pub(crate) fn paths(call: &Call<'_>) -> Vec<String> {
         Everyday::Looks(paths) | Everyday::Edits(paths) => paths,
     });
     let mut paths: Vec<String> = Vec::new();
-    for path in redirects.chain(named).take(MAX_PATHS).chain(named_files(&script).take(MAX_PATHS)) {
+    for path in redirects.chain(named).take(MAX_PATHS).chain(Seen::of(call).files) {
         if !paths.contains(&path) {
             paths.push(path);
         }
@@ -142,6 +142,8 @@ pub(crate) struct Seen {
     readings: Vec<String>,
     /// What is known of commands of which the shell computes the rest.
     beginnings: Vec<String>,
+    /// What commands about files name to them.
+    files: Vec<String>,
     /// Something is not understood, or there is too much of it.
     is_unclear: bool,
     /// Characters that readings may still have.
@@ -170,6 +172,7 @@ impl Seen {
         for reading in simple.readings() {
             self.push(reading);
         }
+        self.files.extend(simple.file_arguments().iter().flat_map(named_files).take(MAX_PATHS));
         if depth == MAX_DEPTH {
             return;
         }
@@ -211,7 +214,7 @@ impl Seen {
     pub(crate) fn refused_file(&self, rule: &Rule, pattern: &PathPattern, facts: &Facts) -> Applies {
         let covers = |text: &str| {
             let readings = files::readings(text, facts);
-            readings.iter().any(|path| pattern.covers(path, &facts.cwd, facts.home.as_deref(), true))
+            readings.iter().any(|path| pattern.refuses(path, facts))
         };
         let about = |writes: bool| {
             if writes {
@@ -234,28 +237,24 @@ impl Seen {
                 applies = Applies::Maybe;
             }
         }
-        for (count, path) in named_files(&self.script).enumerate() {
-            if covers(&path) {
-                return Applies::Yes;
-            }
-            if count == MAX_PATHS {
-                return Applies::Maybe;
-            }
+        match self.files.iter().take(MAX_PATHS).any(|path| covers(path)) {
+            true => Applies::Yes,
+            false if self.files.len() >= MAX_PATHS => Applies::Maybe,
+            false => applies,
         }
-        applies
     }
 }
 
-/// What commands about files name to them: arguments, and what options and `name=` bring (`if=x`, `--file=x`).
-fn named_files(script: &Script) -> impl Iterator<Item = String> {
-    let words = script.commands.iter().flat_map(Simple::file_arguments);
-    words.flat_map(|word| {
-        let text = word.text.as_str();
-        let value = text.split_once('=').map(|(_, value)| value);
-        let short =
-            text.strip_prefix('-').filter(|rest| !rest.starts_with('-')).and_then(|rest| rest.get(1..));
-        [Some(text), value, short].into_iter().flatten().filter(|path| !path.is_empty()).map(str::to_owned)
-    })
+/// What an argument may name: itself, and what an option or `name=` brings (`if=x`, `--file=x`, `-fx`).
+fn named_files(word: &Word) -> impl Iterator<Item = String> {
+    let text = word.text.as_str();
+    let value = text.split_once('=').map(|(_, value)| value);
+    let short = text.strip_prefix('-').filter(|rest| !rest.starts_with('-')).and_then(|rest| {
+        let mut letters = rest.chars();
+        letters.next().map(|_| letters.as_str())
+    });
+    let named = [Some(text), value, short].into_iter().flatten().filter(|path| !path.is_empty());
+    named.map(str::to_owned).collect::<Vec<_>>().into_iter()
 }
 
 /// Whether allow rules let the command through: a bare rule, or one for each part.

@@ -1,6 +1,6 @@
 //! The decision about one tool call.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -62,6 +62,17 @@ pub struct Facts {
     pub home: Option<PathBuf>,
     /// One for each path of [`paths_of`].
     pub paths: Vec<PathFact>,
+    /// Of the places of [`Policy::refused_places`] those that are, or lie behind, symbolic links.
+    pub links: Vec<Link>,
+}
+
+/// A place that a rule names, and where it leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// As the rule has it, absolute.
+    pub named: PathBuf,
+    /// Without symbolic links.
+    pub leads_to: PathBuf,
 }
 
 /// A path of a call, and where it leads.
@@ -182,6 +193,18 @@ impl Policy {
     #[must_use]
     pub fn removed_tools(&self) -> Vec<&str> {
         self.deny.iter().filter(|rule| rule.is_bare()).map(Rule::tool_text).collect()
+    }
+
+    /// The places that rules which refuse files name, as far as nothing in them varies: where one is a link, what it
+    /// leads to is refused too, by [`Facts::links`].
+    #[must_use]
+    pub fn refused_places(&self, cwd: &Path, home: Option<&Path>) -> Vec<PathBuf> {
+        let mut places = Vec::new();
+        for rule in self.deny.iter().chain(&self.ask) {
+            let Specifier::Path(pattern) = &rule.specifier else { continue };
+            places.extend(pattern.begin(cwd, home).filter(|place| place != cwd && !places.contains(place)));
+        }
+        places
     }
 
     /// Whether a bare-name deny rule takes this tool away.

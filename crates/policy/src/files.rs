@@ -57,9 +57,7 @@ pub(crate) fn refused(rule: &Rule, pattern: &PathPattern, call: &Call<'_>, facts
         return Applies::No;
     }
     let paths = paths(call);
-    let home = facts.home.as_deref();
-    let covers = |path: &Path| pattern.covers(path, &facts.cwd, home, true);
-    if paths.iter().any(|path| readings(path, facts).iter().any(|path| covers(path))) {
+    if paths.iter().any(|path| readings(path, facts).iter().any(|path| pattern.refuses(path, facts))) {
         return Applies::Yes;
     }
     let unresolved = paths.is_empty() || paths.iter().any(|path| resolved(path, facts).is_none());
@@ -68,7 +66,7 @@ pub(crate) fn refused(rule: &Rule, pattern: &PathPattern, call: &Call<'_>, facts
         && paths
             .iter()
             .filter_map(|path| resolved(path, facts))
-            .any(|dir| pattern.could_cover_inside(dir, &facts.cwd, home));
+            .any(|dir| pattern.could_cover_inside(dir, facts));
     if unresolved || searches || !glob_is_plain(call) { Applies::Maybe } else { Applies::No }
 }
 
@@ -143,9 +141,7 @@ pub(crate) fn allowed(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Decisi
 pub(crate) fn path_is_allowed(policy: &Policy, tool: &str, path: &Path, facts: &Facts) -> bool {
     normal(path) == path
         && policy.allow.iter().any(|rule| match &rule.specifier {
-            Specifier::Path(pattern) => {
-                is_about(rule, tool) && pattern.covers(path, &facts.cwd, facts.home.as_deref(), false)
-            }
+            Specifier::Path(pattern) => is_about(rule, tool) && pattern.allows(path, facts),
             Specifier::Any | Specifier::Command(_) | Specifier::Host(_) | Specifier::Field { .. } => false,
         })
 }

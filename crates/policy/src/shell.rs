@@ -160,20 +160,14 @@ impl Simple {
         beginnings
     }
 
-    /// The arguments that may be files, of a command that is about files.
-    pub(crate) fn file_arguments(&self) -> impl Iterator<Item = &Word> {
-        let about_files = self.name().is_some_and(|name| FILE_COMMANDS.contains(&name));
-        self.arguments().iter().skip(1).filter(move |_| about_files)
+    /// The arguments that may be files, of a command that is about files, also where another command runs it.
+    pub(crate) fn file_arguments(&self) -> &[Word] {
+        let arguments = self.arguments();
+        let reach = if self.hazard().is_some() { arguments.len() } else { arguments.len().min(1) };
+        let about_files = |word: &Word| runs::is_about_files(base_name(&word.text));
+        arguments[..reach].iter().position(about_files).map_or(&[], |at| &arguments[at + 1..])
     }
 }
-
-/// Commands whose arguments are files that they read or change.
-const FILE_COMMANDS: &[&str] = &[
-    "awk", "base64", "bat", "cat", "chmod", "chown", "cp", "cut", "dd", "diff", "egrep", "fgrep", "file",
-    "grep", "head", "hexdump", "install", "less", "ln", "more", "mv", "nl", "od", "rg", "rm", "rmdir", "sed",
-    "shred", "sort", "split", "stat", "strings", "tac", "tail", "tar", "tee", "touch", "truncate", "uniq",
-    "wc", "xxd", "zip",
-];
 
 fn is_assignment(raw: &str) -> bool {
     let Some((name, _)) = raw.split_once('=') else { return false };

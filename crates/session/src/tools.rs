@@ -236,7 +236,7 @@ fn judge_auto(tool: &str, input: &Value) -> Judgement {
         .into_iter()
         .map(|given| PathFact { resolved: lexical(&root, Path::new(&given)), given })
         .collect();
-    let facts = Facts { cwd: root.clone(), call_cwd: root, home: None, paths };
+    let facts = Facts { cwd: root.clone(), call_cwd: root, paths, ..Facts::default() };
     match decide(&policy, &call, &facts) {
         Decision::Allow { .. } => Judgement::AutoAllow,
         Decision::Ask { .. } => Judgement::AutoAsk,

@@ -129,15 +129,18 @@ fn permissions(
 ) -> Result<(), Complaint> {
     let permissions = value.as_object().ok_or_else(|| wrong("permissions", "an object"))?;
     let rules_hold = layer.is_managed || !only_managed;
+    let rules = |key: &str, value: &Value| -> Result<_, Complaint> {
+        Ok(strings(key, value)?.into_iter().map(|rule| layer.rule(rule)))
+    };
     for (key, value) in permissions {
         match key.as_str() {
             "allow" | "additionalDirectories" | "defaultMode" if nothing(value) => (),
             "allow" | "additionalDirectories" | "defaultMode" if !layer.trusted => {
                 effective.left_out(layer, key);
             }
-            "allow" if rules_hold => args.allowed_tools.extend(strings(key, value)?),
-            "ask" if rules_hold => args.ask_tools.extend(strings(key, value)?),
-            "deny" if rules_hold => args.disallowed_tools.extend(strings(key, value)?),
+            "allow" if rules_hold => args.allowed_tools.extend(rules(key, value)?),
+            "ask" if rules_hold => args.ask_tools.extend(rules(key, value)?),
+            "deny" if rules_hold => args.disallowed_tools.extend(rules(key, value)?),
             "allow" | "ask" | "deny" => (),
             "additionalDirectories" => {
                 let directories = strings(key, value)?;

@@ -1,7 +1,7 @@
 //! One source of settings.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
@@ -22,6 +22,8 @@ pub(super) struct Layer {
     pub(super) strict: bool,
     /// Whether an administrator speaks.
     pub(super) is_managed: bool,
+    /// Where the rules of this source begin that begin with `/`; the working directory, if nothing else.
+    pub(super) root: Option<PathBuf>,
 }
 
 impl Layer {
@@ -32,7 +34,25 @@ impl Layer {
             return Ok(None);
         }
         let settings = parse(&text).map_err(told)?;
-        Ok(Some(Self { name, settings, trusted, strict: false, is_managed: false }))
+        Ok(Some(Self { name, settings, trusted, strict: false, is_managed: false, root: None }))
+    }
+
+    pub(super) fn below(self, root: Option<&Path>) -> Self {
+        Self { root: root.map(Path::to_owned), ..self }
+    }
+
+    /// A rule of this source as it counts anywhere: `Read(/x)` of the user's settings is about a file beside them.
+    /// source: the official CLI, observed.
+    pub(super) fn rule(&self, rule: String) -> String {
+        let place =
+            rule.split_once("(/").filter(|(tool, rest)| is_about_files(tool) && !rest.starts_with('/'));
+        let Some((root, (tool, rest))) = self.root.as_deref().zip(place) else { return rule };
+        let mut escaped = String::new();
+        for letter in root.to_string_lossy().chars() {
+            escaped.extend(matches!(letter, '*' | '?' | '[' | ']' | '{' | '}' | '\\').then_some('\\'));
+            escaped.push(letter);
+        }
+        format!("{tool}(/{escaped}/{rest}")
     }
 
     pub(super) fn managed(self) -> Self {
@@ -48,6 +68,7 @@ impl Layer {
             trusted: true,
             strict: true,
             is_managed: false,
+            root: None,
         })
     }
 
@@ -70,7 +91,14 @@ impl Layer {
         if disables.is_some_and(|value| value != false && value != "false") {
             settings.insert("allowManagedHooksOnly".to_owned(), true.into());
         }
-        Ok(Some(Self { name: "policySettings", settings, trusted: true, strict: true, is_managed: true }))
+        Ok(Some(Self {
+            name: "policySettings",
+            settings,
+            trusted: true,
+            strict: true,
+            is_managed: true,
+            root: None,
+        }))
     }
 }
 
@@ -90,6 +118,10 @@ pub(super) fn read_file(path: &Path) -> io::Result<Option<String>> {
         return Err(io::Error::other(format!("it has more than {MAX_FILE_BYTES} bytes")));
     }
     std::fs::read_to_string(path).map(Some)
+}
+
+fn is_about_files(tool: &str) -> bool {
+    matches!(tool, "Read" | "Edit" | "Write" | "NotebookEdit" | "Glob" | "Grep")
 }
 
 fn text_of(path: &str) -> Result<String, Complaint> {

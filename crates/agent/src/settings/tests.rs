@@ -121,6 +121,27 @@ fn stronger_sources_go_before_weaker_ones_and_lists_add_up() {
 }
 
 #[test]
+fn paths_that_begin_with_a_slash_begin_beside_the_settings_that_name_them() {
+    let files = Files::new();
+    let text = r#"{"permissions": {"deny": ["Read(/x)", "Read(//x)", "Read(./x)", "Bash(/x)", "Read"]}}"#;
+    files.write("config/settings.json", text);
+    files.write("project/.claude/settings.json", text);
+    let rest = ["Read(//x)", "Read(./x)", "Bash(/x)", "Read"];
+    let from = |place: &str| format!("Read(/{}/{place}/x)", files.folder.path().display());
+    let denied = |root: Option<&str>| {
+        let args = Args { project_root: root.map(Into::into), ..Args::default() };
+        files.load(args, true).unwrap().0.disallowed_tools
+    };
+    let expected = |project: &str| {
+        let lists = [project.to_owned(), from("config")]
+            .map(|first| std::iter::once(first).chain(rest.map(str::to_owned)).collect::<Vec<_>>());
+        lists.concat()
+    };
+    assert_eq!(denied(None), expected("Read(/x)"));
+    assert_eq!(denied(Some("elsewhere")), expected(&from("project")));
+}
+
+#[test]
 fn a_project_that_is_not_trusted_forbids_and_does_not_allow() {
     let files = Files::new();
     let text = format!(

@@ -244,3 +244,54 @@ async fn files_outside_and_links_to_them_are_asked_about() {
         assert_eq!(result(&messages).permission_denials.len(), 1, "{path}");
     }
 }
+
+#[tokio::test]
+async fn no_name_of_a_file_leads_around_a_rule() {
+    let calls = [
+        "secrets/key",
+        "./x/../secrets/key",
+        "SECRETS/key",
+        "link/key",
+        "deep/link/key",
+        "file",
+        "secrets",
+        "secrets/",
+        "here/secrets/key",
+        "here/link/../link/key",
+        "deep/here/secrets/key",
+        "named/key",
+        "other/key",
+    ];
+    let reads = calls
+        .iter()
+        .enumerate()
+        .map(|(index, path)| call(&format!("toolu_{index}"), "Read", json!({"file_path": path})));
+    let reads: Vec<Value> = reads.collect();
+    let model = model(&json!({"replies": [{"tool_use": reads}, {"text": "Done."}]})).await;
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let link = |to: &std::path::Path, name: &str| {
+        std::os::unix::fs::symlink(to, folder.path().join(name)).unwrap();
+    };
+    for directory in ["secrets", "x", "deep"] {
+        std::fs::create_dir(folder.path().join(directory)).unwrap();
+    }
+    std::fs::write(folder.path().join("secrets/key"), "the key").unwrap();
+    std::fs::write(other.path().join("key"), "the key").unwrap();
+    link("secrets".as_ref(), "link");
+    link("../secrets".as_ref(), "deep/link");
+    link("secrets/key".as_ref(), "file");
+    link(folder.path(), "here");
+    link(folder.path(), "deep/here");
+    link(other.path(), "named");
+    link(other.path(), "other");
+    let mut options = options(&model, folder.path());
+    options.permission_mode = PermissionMode::BypassPermissions;
+    options.disallowed_tools = vec!["Read(./secrets/**)".into(), "Read(./named/**)".into()];
+    let messages = messages(query("hi", options)).await;
+    let results = tool_results(&messages);
+    assert_eq!(results.len(), calls.len());
+    for ((text, is_error), path) in results.iter().zip(calls) {
+        assert!(*is_error && !text.contains("the key"), "{path}: {text}");
+    }
+    assert_eq!(result(&messages).permission_denials.len(), calls.len());
+}

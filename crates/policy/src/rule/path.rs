@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::Flaw;
+use crate::Facts;
 
 /// A pattern over files: `//abs/**`, `~/home`, `/from-the-working-directory`, `./the-same`, or a bare name or path.
 #[derive(Clone, Debug)]
@@ -37,8 +38,17 @@ impl PathPattern {
             });
         }
         let (base, rest, anchored) = split_base(text)?;
-        let rest = rest.trim_start_matches('/');
-        let globs = globs(rest, anchored);
+        if rest.split('/').any(|part| part == "..") {
+            return Err(Flaw {
+                at: text.find("..").unwrap_or(0),
+                problem: "a .. in the middle",
+                hint: "write the path that it leads to",
+            });
+        }
+        let is_directory = rest.ends_with('/');
+        let parts: Vec<&str> = rest.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+        let rest = parts.join("/") + if is_directory { "/" } else { "" };
+        let globs = globs(&rest, anchored);
         let build = |fold: bool| {
             let mut set = GlobSetBuilder::new();
             for glob in &globs {
@@ -48,7 +58,7 @@ impl PathPattern {
                     .case_insensitive(fold)
                     .build();
                 set.add(glob.map_err(|_| Flaw {
-                    at: text.len() - rest.len(),
+                    at: text.len().saturating_sub(rest.len()),
                     problem: "a pattern that cannot be read",
                     hint: "close every [ and {, or escape it with \\",
                 })?);
@@ -59,15 +69,30 @@ impl PathPattern {
                 hint: "split it into several rules",
             })
         };
-        Ok(Self { base, fixed: fixed(rest, anchored), exact: build(false)?, folded: build(true)? })
+        Ok(Self { base, fixed: fixed(&rest, anchored), exact: build(false)?, folded: build(true)? })
     }
 
-    /// Whether the pattern covers an absolute path. With `fold` the case of letters does not count, which is how the
-    /// file systems of macOS and Windows see it: rules that refuse match so everywhere, rules that allow nowhere.
-    pub(crate) fn covers(&self, path: &Path, cwd: &Path, home: Option<&Path>, fold: bool) -> bool {
-        let Some(base) = self.base(cwd, home) else { return false };
-        let Some(inner) = inside(path, &base, fold) else { return false };
-        (if fold { &self.folded } else { &self.exact }).is_match(inner)
+    /// Whether the pattern of a rule that allows covers an absolute path.
+    pub(crate) fn allows(&self, path: &Path, facts: &Facts) -> bool {
+        let base = self.base(&facts.cwd, facts.home.as_deref());
+        base.and_then(|base| inside(path, &base, false)).is_some_and(|inner| self.exact.is_match(inner))
+    }
+
+    /// Whether the pattern of a rule that refuses covers an absolute path: also where the place that the rule names is a
+    /// link and the path is where it leads. The case of letters does not count, which is how the file systems of macOS
+    /// and Windows see it.
+    pub(crate) fn refuses(&self, path: &Path, facts: &Facts) -> bool {
+        let Some(base) = self.base(&facts.cwd, facts.home.as_deref()) else { return false };
+        let covers = |path: &Path| inside(path, &base, true).is_some_and(|inner| self.folded.is_match(inner));
+        covers(path)
+            || facts.links.iter().any(|link| {
+                inside(path, &link.leads_to, true).is_some_and(|inner| covers(&link.named.join(inner)))
+            })
+    }
+
+    /// The place below which all lies that the pattern covers.
+    pub(crate) fn begin(&self, cwd: &Path, home: Option<&Path>) -> Option<PathBuf> {
+        Some(self.base(cwd, home)?.join(&self.fixed))
     }
 
     fn base(&self, cwd: &Path, home: Option<&Path>) -> Option<PathBuf> {
@@ -79,10 +104,10 @@ impl PathPattern {
     }
 
     /// Whether the pattern could cover something inside this directory.
-    pub(crate) fn could_cover_inside(&self, dir: &Path, cwd: &Path, home: Option<&Path>) -> bool {
-        let Some(base) = self.base(cwd, home) else { return false };
-        let begin = base.join(&self.fixed);
-        inside(&begin, dir, true).is_some() || inside(dir, &begin, true).is_some()
+    pub(crate) fn could_cover_inside(&self, dir: &Path, facts: &Facts) -> bool {
+        let Some(begin) = self.begin(&facts.cwd, facts.home.as_deref()) else { return false };
+        let meets = |begin: &Path| inside(begin, dir, true).is_some() || inside(dir, begin, true).is_some();
+        meets(&begin) || facts.links.iter().any(|link| link.named == begin && meets(&link.leads_to))
     }
 }
 
@@ -133,13 +158,6 @@ fn split_base(text: &str) -> Result<(Base, &str, bool), Flaw> {
         anchored = true;
     }
     anchored |= rest.starts_with('/');
-    if rest.split('/').any(|part| part == "..") {
-        return Err(Flaw {
-            at: text.find("..").unwrap_or(0),
-            problem: "a .. in the middle",
-            hint: "write the path that it leads to",
-        });
-    }
     Ok((Base::WorkingDirectory { up }, rest, anchored))
 }
 

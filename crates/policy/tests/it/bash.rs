@@ -332,7 +332,12 @@ fn the_caller_resolves_what_can_be_read_off() {
     let call = Call { tool: "Bash", input: &input };
     let with = |resolved: &str| {
         let paths = vec![PathFact { given: "x".into(), resolved: resolved.into() }];
-        said(&decide(&policy, &call, &Facts { cwd: CWD.into(), call_cwd: CWD.into(), home: None, paths })).0
+        said(&decide(
+            &policy,
+            &call,
+            &Facts { cwd: CWD.into(), call_cwd: CWD.into(), paths, ..Facts::default() },
+        ))
+        .0
     };
     assert_eq!(with("/work/app/x"), "allow");
     assert_eq!(with("/work/app/../../etc/x"), "ask");
@@ -359,7 +364,7 @@ fn a_shell_that_went_elsewhere_does_not_move_the_rules() {
     let call = Call { tool: "Bash", input: &input };
     for resolved in ["/work/app/secret/a", "/elsewhere"] {
         let paths = vec![PathFact { given: "../secret/a".into(), resolved: resolved.into() }];
-        let facts = Facts { cwd: CWD.into(), call_cwd: "/work/app/sub".into(), home: None, paths };
+        let facts = Facts { cwd: CWD.into(), call_cwd: "/work/app/sub".into(), paths, ..Facts::default() };
         assert_eq!(said(&decide(&policy, &call, &facts)).0, "deny");
     }
 }

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 use wardian_policy::PermissionMode::{AcceptEdits, BypassPermissions};
-use wardian_policy::{Call, Facts, PathFact, decide, paths_of};
+use wardian_policy::{Call, Facts, Link, PathFact, decide, paths_of};
 
-use super::support::{CWD, decided, file, in_mode, policy, said};
+use super::support::{CWD, decided, facts, file, in_mode, policy, said};
 
 #[test]
 fn path_patterns_are_those_of_gitignore() {
@@ -25,6 +25,16 @@ fn path_patterns_are_those_of_gitignore() {
         ("{a,b}.txt", &["a.txt", "b.txt"], &["c.txt"]),
         ("[ab].txt", &["a.txt"], &["c.txt"]),
         (r"\[x\].txt", &["[x].txt"], &["x.txt"]),
+        ("[!ab].txt", &["c.txt"], &["a.txt"]),
+        ("a?.txt", &["ab.txt", "x/ab.txt"], &["a.txt", "abc.txt"]),
+        ("*", &["a", "a/b"], &["/etc/x"]),
+        ("**/keys", &["keys", "a/b/keys", "a/keys/x"], &["keysx"]),
+        ("a/**/z", &["a/z", "a/b/c/z"], &["z", "x/a/z"]),
+        ("./a/./b//c", &["a/b/c", "a/b/c/d"], &["a/b"]),
+        ("./a/b/", &["a/b", "a/b/c"], &["a/bc"]),
+        ("//", &["/etc/x", "a"], &[]),
+        ("/", &["a", "a/b"], &["/etc/x"]),
+        ("~", &["/home/user", "/home/user/x"], &["/home/userx"]),
     ] {
         let (read, edit) = (format!("Read({pattern})"), format!("Edit({pattern})"));
         let denies = in_mode(BypassPermissions, policy(&[], &[], &[read.as_str(), edit.as_str()]));
@@ -164,4 +174,90 @@ fn a_path_without_a_fact_is_not_trusted() {
     let denies = in_mode(BypassPermissions, policy(&[], &[], &["Edit(//etc/**)"]));
     assert_eq!(call(&none, &denies), "ask");
     assert_eq!(call(&none, &in_mode(BypassPermissions, policy(&[], &[], &[]))), "allow");
+}
+
+#[test]
+fn a_pattern_that_could_never_match_is_no_rule() {
+    for text in [
+        "Read(//etc/../root/**)",
+        "Read(~/../x)",
+        "Read(a/../b)",
+        "Read(./..)",
+        "Read(!.env)",
+        "Read(~root/x)",
+    ] {
+        let read = text.parse::<wardian_policy::Rule>();
+        assert!(read.is_err() || text == "Read(./..)", "{text}");
+    }
+}
+
+#[test]
+fn what_a_rule_names_by_a_link_is_refused_by_its_other_names() {
+    let link = |named: &str, leads_to: &str| Link { named: named.into(), leads_to: leads_to.into() };
+    let links = [link("/work/app/link", "/etc"), link("/home/user/.ssh", "/data/user/ssh")];
+    for (rule, path, word) in [
+        ("Read(./link/**)", "/etc/passwd", "deny"),
+        ("Read(./link/passwd)", "/etc/passwd", "deny"),
+        ("Read(~/.ssh/id_*)", "/data/user/ssh/id_a", "deny"),
+        ("Read(~/.ssh/id_*)", "/data/user/ssh/known", "allow"),
+        ("Read(~/.ssh/**)", "/DATA/user/ssh", "deny"),
+        ("Read(~/.ssh/**)", "/data/user/sshx", "allow"),
+    ] {
+        let policy = in_mode(BypassPermissions, policy(&[], &[], &[rule]));
+        for (tool, input) in [
+            ("Read", json!({"file_path": path})),
+            ("Bash", json!({"command": format!("head {path}")})),
+            ("Bash", json!({"command": format!("sort < {path}")})),
+        ] {
+            let call = Call { tool, input: &input };
+            let facts = Facts { links: links.to_vec(), ..facts(&call) };
+            assert_eq!(said(&decide(&policy, &call, &facts)).0, word, "{rule} {tool} {path}");
+        }
+        let input = json!({"pattern": "x", "path": "/data"});
+        let call = Call { tool: "Grep", input: &input };
+        let searched = decide(&policy, &call, &Facts { links: links.to_vec(), ..facts(&call) });
+        assert_eq!(said(&searched).0, if rule.contains("ssh") { "ask" } else { "allow" }, "{rule}");
+    }
+    // A link never allows.
+    let allows = policy(&["Edit(./link/**)"], &[], &[]);
+    let input = json!({"file_path": "/etc/passwd"});
+    let call = Call { tool: "Write", input: &input };
+    assert_eq!(said(&decide(&allows, &call, &Facts { links: links.to_vec(), ..facts(&call) })).0, "ask");
+    let named = policy(&[], &["Edit(//etc/x)"], &["Read(~/.ssh/**)", "Read(.env)", "Bash(rm:*)"]);
+    let places = named.refused_places(CWD.as_ref(), Some("/home/user".as_ref()));
+    assert_eq!(places, [std::path::Path::new("/home/user/.ssh"), "/etc/x".as_ref()]);
+}
+
+#[test]
+fn files_that_commands_name_in_their_ways_are_seen() {
+    let policy =
+        in_mode(BypassPermissions, policy(&[], &[], &["Read(./secrets/**)", "Read(.env)", "Edit(//etc/**)"]));
+    for (command, word) in [
+        ("less secrets/a", "deny"),
+        ("cat ./x/../secrets/a", "deny"),
+        ("cat SECRETS/a", "deny"),
+        ("cat secrets/", "deny"),
+        ("cat secrets//a", "deny"),
+        ("cat 'sec'rets/a", "deny"),
+        ("cat sec\\\nrets/a", "deny"),
+        ("dd if=secrets/a of=x", "deny"),
+        ("grep --file=.env x", "deny"),
+        ("grep -f.env x", "deny"),
+        ("sort -T. .env", "deny"),
+        ("head link/passwd", "deny"),
+        ("env cat secrets/a", "deny"),
+        ("sh -c 'cat secrets/a'", "deny"),
+        ("if true; then cat secrets/a; fi", "deny"),
+        ("for x in a; do cat secrets/$x; done", "deny"),
+        ("echo $(cat secrets/a)", "deny"),
+        ("cat <<E\n$(cat secrets/a)\nE", "deny"),
+        ("xargs -a x cat secrets/a", "deny"),
+        ("python3 secrets/a.py", "deny"),
+        ("timeout 5 head link/passwd", "deny"),
+        ("cat secretsx", "allow"),
+        ("echo secrets/a", "allow"),
+    ] {
+        let command = command.replace("\\n", "\n");
+        assert_eq!(said(&decided(&policy, "Bash", json!({"command": command}))).0, word, "{command}");
+    }
 }

@@ -134,7 +134,7 @@ proptest! {
         let facts = if honest { facts(&call) } else {
             let given = paths_of(&call);
             let paths = given.into_iter().zip(resolved).map(|(given, resolved)| PathFact { given, resolved: resolved.into() });
-            Facts { cwd: CWD.into(), call_cwd: CWD.into(), home: None, paths: paths.collect() }
+            Facts { cwd: CWD.into(), call_cwd: CWD.into(), paths: paths.collect(), ..Facts::default() }
         };
         let only_deny = Policy { deny, roots: vec![CWD.into()], ..Policy::default() };
         let all = Policy { ask, allow, mode, ..only_deny.clone() };

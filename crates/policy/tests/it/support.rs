@@ -50,6 +50,7 @@ pub fn facts(call: &Call<'_>) -> Facts {
         call_cwd: CWD.into(),
         home: Some("/home/user".into()),
         paths: paths.iter().map(resolve).collect(),
+        links: Vec::new(),
     }
 }
 

@@ -25,6 +25,8 @@ const MAX_FILES: usize = 1_000;
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 /// The most that the copies of a session take, in bytes.
 const MAX_TOTAL_BYTES: u64 = 1024 * 1024 * 1024;
+/// The most checkpoints of a session; those of the first prompts go.
+const MAX_CHECKPOINTS: usize = 1_000;
 
 /// The checkpoints of a session. Clones share them.
 #[derive(Clone, Debug)]
@@ -40,7 +42,8 @@ struct State {
     bytes: u64,
 }
 
-/// What files were at a prompt.
+/// What files were at a prompt: those that are not what they were at the one before, and those that were changed for the
+/// first time since.
 #[derive(Clone, Debug, Default)]
 struct Checkpoint {
     prompt: String,
@@ -88,7 +91,7 @@ pub enum RewindError {
     /// No checkpoint was taken at this prompt.
     #[error("No file checkpoint found for this message.")]
     Unknown,
-    /// No file could be put back.
+    /// Files could not be put back: how many of how many, and why the first could not. The others are as they were.
     #[error("put the files back: {0}")]
     Failed(String),
 }
@@ -105,6 +108,19 @@ impl Checkpoints {
         Self(Arc::new(Mutex::new(State { folder, checkpoints, newest, bytes })))
     }
 
+    /// Those kept in `folder` that begin as the ones in `source`: of a conversation that goes on from another. What cannot
+    /// be taken over is missing. Blocks.
+    #[must_use]
+    pub fn open_fork(folder: PathBuf, source: &Path) -> Self {
+        if !folder.exists()
+            && let Err(error) = index::copy(source, &folder)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "the file checkpoints of the other conversation were not taken over");
+        }
+        Self::open(folder)
+    }
+
     /// Takes the checkpoint of a prompt. Blocks.
     pub(crate) fn begin(&self, prompt: &str) {
         let mut state = self.lock();
@@ -115,20 +131,27 @@ impl Checkpoints {
         known.sort();
         let mut checkpoint = Checkpoint { prompt: prompt.to_owned(), files: BTreeMap::new() };
         for path in known {
+            let before = state.newest.get(&path).cloned();
             let backup = state.copy(&path);
-            checkpoint.files.insert(path, backup);
+            if before.as_ref() != Some(&backup) {
+                checkpoint.files.insert(path, backup);
+            }
         }
         index::append(&state.folder, &index::checkpoint(&checkpoint));
         state.checkpoints.push(checkpoint);
+        forget_first(&mut state.checkpoints);
     }
 
     /// Keeps what a file is now, if the prompt's checkpoint does not hold it yet. Blocks.
     pub fn before_change(&self, path: &Path) {
         let path = resolved(path);
         let mut state = self.lock();
-        let is_full = state.newest.len() >= MAX_FILES;
-        let Some(last) = state.checkpoints.last() else { return };
-        if last.files.contains_key(&path) || is_full {
+        // What is known already was looked at when the prompt came.
+        if state.checkpoints.is_empty() || state.newest.contains_key(&path) {
+            return;
+        }
+        if state.newest.len() >= MAX_FILES {
+            tracing::warn!(path = %path.display(), "a file is not copied before a change: there are too many");
             return;
         }
         let backup = state.copy(&path);
@@ -146,9 +169,12 @@ impl Checkpoints {
         let state = self.lock();
         let at = state.checkpoints.iter().position(|checkpoint| checkpoint.prompt == prompt);
         let at = at.ok_or(RewindError::Unknown)?;
-        let mut wanted: BTreeMap<&PathBuf, &Backup> = BTreeMap::new();
+        let (until, later) = state.checkpoints.split_at(at + 1);
+        // What was noted last holds.
+        let mut wanted: BTreeMap<&PathBuf, &Backup> =
+            until.iter().flat_map(|checkpoint| &checkpoint.files).collect();
         // A file that was changed later for the first time was then what it had been all along.
-        for (path, backup) in state.checkpoints[at..].iter().flat_map(|checkpoint| &checkpoint.files) {
+        for (path, backup) in later.iter().flat_map(|checkpoint| &checkpoint.files) {
             wanted.entry(path).or_insert(backup);
         }
         restore::restore(&state.folder, &wanted, dry_run)
@@ -200,7 +226,7 @@ impl State {
 
     fn holds(&self, backup: &Backup, bytes: &[u8], mode: u32) -> bool {
         let Content::Copy { name, mode: kept } = &backup.content else { return false };
-        *kept == mode && std::fs::read(self.folder.join(name)).is_ok_and(|kept| kept == bytes)
+        *kept == mode && read_copy(&self.folder.join(name)).is_ok_and(|kept| kept == bytes)
     }
 
     fn keep(&mut self, path: &Path, version: u64, bytes: &[u8], mode: u32) -> io::Result<Content> {
@@ -211,8 +237,9 @@ impl State {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let name = format!("{:016x}@v{version}", hash(path));
         let target = self.folder.join(&name);
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(target)?;
+        // One that an index of before a crash does not name; a fork may share it.
+        let _ = std::fs::remove_file(&target);
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(target)?;
         io::Write::write_all(&mut file, bytes)?;
         self.bytes += more;
         Ok(Content::Copy { name, mode })
@@ -229,13 +256,34 @@ fn look(path: &Path) -> io::Result<Option<(Vec<u8>, u32)>> {
         }
         Ok(_) => (),
     }
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits().cast_signed();
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let file = open_plain(path)?;
     let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES {
-        return Err(io::Error::other("not a plain file, or too large"));
+    if metadata.len() > MAX_FILE_BYTES {
+        return Err(io::Error::other("the file is too large"));
     }
     Ok(Some((bytes(file)?, metadata.permissions().mode() & 0o777)))
+}
+
+/// A copy's bytes. What lies in its place may be anything by now.
+fn read_copy(path: &Path) -> io::Result<Vec<u8>> {
+    bytes(open_plain(path)?)
+}
+
+/// Opens a plain file: no link is followed, and no pipe waited for.
+fn open_plain(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits().cast_signed();
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a plain file")) }
+}
+
+/// Keeps the newest checkpoints. What the first noted is what the next begin with.
+fn forget_first(checkpoints: &mut Vec<Checkpoint>) {
+    while checkpoints.len() > MAX_CHECKPOINTS {
+        let first = checkpoints.remove(0);
+        for (path, backup) in first.files {
+            checkpoints[0].files.entry(path).or_insert(backup);
+        }
+    }
 }
 
 fn bytes(file: File) -> io::Result<Vec<u8>> {

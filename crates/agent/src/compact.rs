@@ -126,8 +126,11 @@ impl Session {
     pub(crate) async fn compact_by_itself(&mut self, turn: &mut Turn, stop: &CancellationToken) -> bool {
         match self.compact(turn, Trigger::Auto, None, stop).await {
             Ok(()) => {
-                self.fill.failures = 0;
                 turn.progress.user_messages += 1;
+                // One that frees nothing would come again with every reply.
+                let threshold = self.setup.auto_compact_threshold(&turn.current_model(&self.setup));
+                let is_full = threshold.is_some_and(|threshold| self.estimated_tokens() >= threshold);
+                self.fill.failures = if is_full { self.fill.failures + 1 } else { 0 };
                 true
             }
             Err(Uncompacted::Failed(_)) => {
@@ -151,6 +154,9 @@ impl Session {
             return Err(Uncompacted::Empty);
         }
         let setup = Arc::clone(&self.setup);
+        if setup.limits.before_call(self.spent()).is_some() {
+            return Err(Uncompacted::Failed(words::NO_MONEY_TO_COMPACT.to_owned()));
+        }
         let fields = json!({"trigger": trigger.as_str(), "custom_instructions": instructions});
         let said = setup.hooks.run(HookEvent::PreCompact, trigger.as_str(), fields).await;
         setup.out.system("status", json!({"status": "compacting"})).await;
@@ -325,7 +331,7 @@ impl Setup {
             let write = |max_tokens| self.request(model, max_tokens, &asked);
             let max_tokens = self.max_tokens(model).min(MAX_SUMMARY_TOKENS);
             match call_model(&quiet, &mut Spending::new(), max_tokens, write, false, stop).await {
-                Called::Replied(whole) => return summary_of(&whole.message.content),
+                Called::Replied(whole) => return summary_of(&whole.message),
                 Called::Failed(failure) if failure.is_too_long() => match newer_half(history) {
                     Some(half) => history = half,
                     None => return Err(Uncompacted::Failed(failure.describe())),
@@ -384,17 +390,24 @@ fn newer_half(history: &[MessageParam]) -> Option<&[MessageParam]> {
     Some(&history[at..])
 }
 
-/// The text of a summary; models mark it when they think aloud before it.
-fn summary_of(content: &[ContentBlock]) -> Result<String, Uncompacted> {
+/// The text of a summary; models mark it when they think aloud before it. The conversation is given up for it, so what a
+/// model says that refuses, or calls a tool instead, is none.
+fn summary_of(reply: &wardian_protocol::Message) -> Result<String, Uncompacted> {
     let mut text = String::new();
-    for block in content {
+    for block in &reply.content {
         if let ContentBlock::Text { text: more, .. } = block {
             text.push_str(more);
         }
     }
     let marked =
         text.split_once("<summary>").map(|(_, rest)| rest.split("</summary>").next().unwrap_or(rest));
+    let is_said = match reply.stop_reason.as_deref() {
+        Some("end_turn" | "stop_sequence" | "max_tokens") | None => true,
+        Some("refusal") => return Err(Uncompacted::Failed("the model refused to sum up".to_owned())),
+        Some(_) => marked.is_some(),
+    };
     let summary = marked.unwrap_or(&text).trim();
+    let summary = if is_said { summary } else { "" };
     if summary.is_empty() {
         return Err(Uncompacted::Failed("the model gave no summary".to_owned()));
     }
@@ -474,7 +487,13 @@ mod tests {
 
     #[test]
     fn summaries_are_what_is_marked_or_all_there_is() {
-        let of = |text: &str| summary_of(&[ContentBlock::text(text)]).ok();
+        let reply = |content: Value, stop_reason: &str| -> wardian_protocol::Message {
+            let message = json!({"id": "m", "type": "message", "role": "assistant", "model": "m", "content": content,
+                "stop_reason": stop_reason, "stop_sequence": null, "usage": {}});
+            serde_json::from_value(message).unwrap()
+        };
+        let text = |text: &str| json!([{"type": "text", "text": text}]);
+        let of = |said: &str| summary_of(&reply(text(said), "end_turn")).ok();
         for (text, expected) in [
             ("Plain.", Some("Plain.")),
             ("<analysis>a</analysis>\n<summary>\nThis.\n</summary> bye", Some("This.")),
@@ -484,7 +503,18 @@ mod tests {
         ] {
             assert_eq!(of(text).as_deref(), expected, "{text}");
         }
-        assert!(summary_of(&[]).is_err());
+        assert!(summary_of(&reply(json!([]), "end_turn")).is_err());
+        for (said, stop_reason, expected) in [
+            ("I cannot help with that.", "refusal", None),
+            ("<summary>I cannot.</summary>", "refusal", None),
+            ("Let me look first.", "tool_use", None),
+            ("<summary>All.</summary>", "tool_use", Some("All.")),
+            ("<summary>Cut", "max_tokens", Some("Cut")),
+            ("Hm", "a reason of tomorrow", None),
+        ] {
+            let summary = summary_of(&reply(text(said), stop_reason)).ok();
+            assert_eq!(summary.as_deref(), expected, "{said} {stop_reason}");
+        }
     }
 
     #[test]

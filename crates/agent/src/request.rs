@@ -12,6 +12,9 @@ use crate::authorise::lock;
 use crate::prompt::DYNAMIC_BOUNDARY;
 use crate::session::Setup;
 
+/// The least that may be thought, where a budget is set. source: the Messages API.
+const MIN_THINKING_TOKENS: u64 = 1_024;
+
 /// What a request is made of.
 #[derive(Clone, Copy, Debug)]
 struct Parts<'a> {
@@ -78,7 +81,14 @@ fn thinking(parts: &Parts<'_>) -> Option<Value> {
     let mut thinking = match parts.thinking {
         Thinking::Unset => return None,
         Thinking::Adaptive => json!({"type": "adaptive"}),
-        Thinking::Budget(tokens) => json!({"type": "enabled", "budget_tokens": tokens}),
+        Thinking::Budget(tokens) => {
+            // A summary, or what a budget leaves, may have less room than was meant for thinking alone.
+            let room = parts.max_tokens.saturating_sub(1);
+            if tokens > room && room < MIN_THINKING_TOKENS {
+                return Some(json!({"type": "disabled"}));
+            }
+            json!({"type": "enabled", "budget_tokens": tokens.min(room)})
+        }
         Thinking::Disabled => return Some(json!({"type": "disabled"})),
     };
     if let Some(display) = parts.thinking_display {
@@ -180,4 +190,35 @@ fn extra_of(block: &mut ContentBlock) -> Option<&mut JsonMap> {
 
 fn breakpoint() -> Value {
     json!({"type": "ephemeral"})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_thought_than_a_reply_has_room_for() {
+        for (budget, max_tokens, expected) in [
+            (4_000, 32_000, json!({"type": "enabled", "budget_tokens": 4_000})),
+            (31_999, 20_000, json!({"type": "enabled", "budget_tokens": 19_999})),
+            (4_000, 1_000, json!({"type": "disabled"})),
+            // The API says what is wrong with a wish.
+            (500, 32_000, json!({"type": "enabled", "budget_tokens": 500})),
+        ] {
+            let parts = Parts {
+                model: "m",
+                max_tokens,
+                system: &[],
+                tools: &[],
+                history: &[],
+                thinking: Thinking::Budget(budget),
+                thinking_display: None,
+                effort: None,
+                task_budget: None,
+                session_id: "",
+            };
+            let body: Value = serde_json::from_slice(&body(&parts)).unwrap();
+            assert_eq!(body["thinking"], expected, "{budget} {max_tokens}");
+        }
+    }
 }

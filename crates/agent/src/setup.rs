@@ -188,7 +188,12 @@ impl Setup {
             None => options.session_id.get_or_insert_with(new_session_id),
         };
         if let Some(folder) = &self.checkpoints {
-            options.checkpoints = Some(Checkpoints::open(folder.join(id)));
+            let own = folder.join(&*id);
+            let source = conversation.as_ref().and_then(Conversation::forked_from);
+            options.checkpoints = Some(match source {
+                Some(source) => Checkpoints::open_fork(own, &folder.join(source)),
+                None => Checkpoints::open(own),
+            });
         }
         options.conversation = conversation;
     }

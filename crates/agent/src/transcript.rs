@@ -123,6 +123,8 @@ pub struct Conversation {
     session_id: String,
     pub(crate) journal: Option<Arc<Journal>>,
     pub(crate) found: Found,
+    /// The conversation that it goes on from, where that is another.
+    forked_from: Option<String>,
 }
 
 /// What a file held.
@@ -166,7 +168,7 @@ pub(crate) struct OpenReply {
 
 impl Conversation {
     fn new(session_id: String, journal: Journal) -> Self {
-        Self { session_id, journal: Some(Arc::new(journal)), found: Found::default() }
+        Self { session_id, journal: Some(Arc::new(journal)), found: Found::default(), forked_from: None }
     }
 
     /// The same conversation, to which nothing is added on disk.
@@ -183,6 +185,12 @@ impl Conversation {
     #[must_use]
     pub fn session_id(&self) -> &str {
         &self.session_id
+    }
+
+    /// The id of the conversation that it goes on from, where that is another one.
+    #[must_use]
+    pub fn forked_from(&self) -> Option<&str> {
+        self.forked_from.as_deref()
     }
 
     /// Whether its last turn did not come to its end.

@@ -270,6 +270,10 @@ impl Session {
                     self.answer_asks();
                     self.hear_switches().await;
                     self.compact_if_full(turn, stop).await;
+                    // The summary has cost something.
+                    if let Some(end) = limits.before_call(self.spent()) {
+                        return end;
+                    }
                     match self.call(turn, stop).await {
                         Called::Failed(failure)
                             if failure.is_too_long()

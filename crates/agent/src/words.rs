@@ -417,6 +417,9 @@ pub(crate) const LOCAL_COMMAND: &str = "The user gave the program this command; 
 /// What `/compact` says where nothing was said yet.
 pub(crate) const NOTHING_TO_COMPACT: &str = "Error: No messages to compact";
 
+/// Why nothing is summed up where the budget is spent.
+pub(crate) const NO_MONEY_TO_COMPACT: &str = "the budget is spent";
+
 /// Comes before why `/compact` did nothing.
 pub(crate) const NOT_COMPACTED: &str = "Error: the conversation was not compacted: ";
 

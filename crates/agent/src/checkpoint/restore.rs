@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, openat, renameat, unl
 use rustix::io::Errno;
 use similar::DiffTag;
 
-use super::{Backup, Content, RewindError, Rewound, look, resolved};
+use super::{Backup, Content, RewindError, Rewound, look, read_copy, resolved};
 use crate::random;
 use crate::tools::patch;
 
@@ -25,15 +25,15 @@ pub(super) fn restore(
     dry_run: bool,
 ) -> Result<Rewound, RewindError> {
     let mut rewound = Rewound::default();
-    let mut failure = None;
-    let mut restored = 0_usize;
+    let mut failures: Vec<String> = Vec::new();
+    let mut failed = |path: &Path, error: io::Error| failures.push(format!("{}: {error}", path.display()));
     for (path, backup) in wanted {
         let target = match &backup.content {
             Content::Missing => None,
-            Content::Copy { name, mode } => match std::fs::read(copies.join(name)) {
+            Content::Copy { name, mode } => match read_copy(&copies.join(name)) {
                 Ok(bytes) => Some((bytes, *mode)),
                 Err(error) => {
-                    failure = Some(error.to_string());
+                    failed(path, error);
                     continue;
                 }
             },
@@ -60,20 +60,13 @@ pub(super) fn restore(
             target.as_ref().map(|(bytes, _)| bytes),
         );
         rewound.files_changed.push((*path).clone());
-        if dry_run {
-            continue;
-        }
-        match put(&backup.folder, path, target.as_ref()) {
-            Ok(()) => restored += 1,
-            Err(error) => failure = Some(error.to_string()),
+        if !dry_run && let Err(error) = put(&backup.folder, path, target.as_ref()) {
+            failed(path, error);
         }
     }
-    match failure {
-        Some(failure) if restored == 0 && !dry_run => Err(RewindError::Failed(failure)),
-        Some(failure) => {
-            tracing::warn!(failure, "a file was not put back");
-            Ok(rewound)
-        }
+    // Who believes that files are as they were must not be wrong about one of them.
+    match failures.first() {
+        Some(first) => Err(RewindError::Failed(format!("{} of {}: {first}", failures.len(), wanted.len()))),
         None => Ok(rewound),
     }
 }

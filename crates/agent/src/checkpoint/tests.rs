@@ -142,3 +142,142 @@ fn an_index_that_lies_reaches_nothing_outside_of_its_folder() {
     assert_eq!(rewound, Ok(Rewound::default()));
     assert_eq!(place.text("got.txt"), None);
 }
+
+#[test]
+fn what_a_crash_cut_takes_nothing_that_comes_later_with_it() {
+    let place = Place::new();
+    let folder = place.root.path().join("copies");
+    place.checkpoints.begin("p1");
+    place.write("a.txt", "first");
+    let index = folder.join("index.jsonl");
+    let whole = std::fs::read(&index).unwrap();
+    for cut in 1..whole.len() {
+        std::fs::write(&index, &whole[..cut]).unwrap();
+        let next = Checkpoints::open(folder.clone());
+        next.begin("p2");
+        next.before_change(&place.path("a.txt"));
+        next.before_change(&place.path("b.txt"));
+        let again = Checkpoints::open(folder.clone());
+        assert_eq!(again.rewind("p2", true), Ok(Rewound::default()), "{cut}");
+        std::fs::write(place.path("b.txt"), "made").unwrap();
+        assert_eq!(again.rewind("p2", true).unwrap().files_changed, [place.path("b.txt")], "{cut}");
+        std::fs::remove_file(place.path("b.txt")).unwrap();
+    }
+}
+
+#[test]
+fn who_is_told_that_files_are_back_can_rely_on_it() {
+    let place = Place::new();
+    for name in ["a.txt", "b.txt"] {
+        std::fs::write(place.path(name), "before").unwrap();
+    }
+    place.checkpoints.begin("p1");
+    place.write("a.txt", "after");
+    place.write("b.txt", "after");
+    let folder = place.root.path().join("copies");
+    let copies: Vec<PathBuf> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let copy = |name: &str| {
+        let hash = format!("{:016x}", hash(&place.path(name)));
+        copies.iter().find(|path| path.to_string_lossy().contains(&hash)).unwrap()
+    };
+    // One that is gone, a pipe that nobody writes to, a link to a device without end.
+    let put_pipe = |path: &Path| {
+        let made = std::process::Command::new("mkfifo").arg(path).status();
+        assert!(made.unwrap().success());
+    };
+    let put_link = |path: &Path| symlink("/dev/zero", path).unwrap();
+    for put in [&|_: &Path| () as (), &put_pipe as &dyn Fn(&Path), &put_link] {
+        std::fs::remove_file(copy("b.txt")).ok();
+        put(copy("b.txt"));
+        for dry_run in [true, false] {
+            let Err(RewindError::Failed(why)) = place.checkpoints.rewind("p1", dry_run) else {
+                panic!("a copy is missing")
+            };
+            assert!(why.starts_with("1 of 2: ") && why.contains("b.txt"), "{why}");
+        }
+        assert_eq!(
+            (place.text("a.txt").as_deref(), place.text("b.txt").as_deref()),
+            (Some("before"), Some("after"))
+        );
+    }
+}
+
+#[test]
+fn bytes_come_back_as_bytes_and_what_is_too_large_is_left() {
+    let place = Place::new();
+    let binary: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    std::fs::write(place.path("binary"), &binary).unwrap();
+    let huge = File::create(place.path("huge")).unwrap();
+    huge.set_len(MAX_FILE_BYTES + 1).unwrap();
+    place.checkpoints.begin("p1");
+    place.write("binary", "text");
+    place.write("huge", "small");
+    let rewound = place.checkpoints.rewind("p1", false).unwrap();
+    assert_eq!((rewound.files_changed, rewound.skipped_links), (vec![place.path("binary")], 1));
+    assert_eq!(std::fs::read(place.path("binary")).unwrap(), binary);
+    assert_eq!(place.text("huge").as_deref(), Some("small"));
+}
+
+#[test]
+fn a_fork_begins_with_the_checkpoints_of_the_other_and_changes_none_of_them() {
+    let place = Place::new();
+    std::fs::write(place.path("a.txt"), "before").unwrap();
+    place.checkpoints.begin("p1");
+    place.write("a.txt", "first");
+    place.checkpoints.begin("p2");
+    place.write("a.txt", "second");
+    let (source, folder) = (place.root.path().join("copies"), place.root.path().join("fork"));
+    let contents = || {
+        let entries = std::fs::read_dir(&source).unwrap().map(|entry| entry.unwrap().path());
+        let mut all: Vec<_> = entries.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect();
+        all.sort();
+        all
+    };
+    let before = contents();
+    let fork = Checkpoints::open_fork(folder.clone(), &source);
+    fork.begin("p3");
+    fork.before_change(&place.path("b.txt"));
+    std::fs::write(place.path("b.txt"), "made").unwrap();
+    fork.begin("p4");
+    std::fs::write(place.path("a.txt"), "third").unwrap();
+    fork.begin("p5");
+    fork.rewind("p2", false).unwrap();
+    assert_eq!((place.text("a.txt").as_deref(), place.text("b.txt")), (Some("first"), None));
+    fork.rewind("p1", false).unwrap();
+    assert_eq!(place.text("a.txt").as_deref(), Some("before"));
+    assert_eq!(contents(), before);
+    // A second start takes nothing over again; a source without checkpoints gives none.
+    let again = Checkpoints::open_fork(folder, &source);
+    again.rewind("p5", false).unwrap();
+    assert_eq!(place.text("a.txt").as_deref(), Some("third"));
+    let none = Checkpoints::open_fork(place.root.path().join("other"), &place.root.path().join("nothing"));
+    assert_eq!(none.rewind("p1", true), Err(RewindError::Unknown));
+}
+
+#[test]
+fn prompts_that_change_nothing_cost_nothing_and_the_first_of_very_many_go() {
+    let place = Place::new();
+    std::fs::write(place.path("a.txt"), "before").unwrap();
+    place.checkpoints.begin("p0");
+    for n in 0..50 {
+        place.write(&format!("{n}.txt"), "made");
+    }
+    place.write("a.txt", "after");
+    let index = place.root.path().join("copies/index.jsonl");
+    let before = std::fs::metadata(&index).unwrap().len();
+    for n in 1..=MAX_CHECKPOINTS {
+        place.checkpoints.begin(&format!("p{n}"));
+    }
+    // The first prompt after the changes notes them.
+    let first = std::fs::read_to_string(&index).unwrap().lines().nth(52).unwrap().len() as u64;
+    let grown = std::fs::metadata(&index).unwrap().len() - before;
+    assert!(grown < first + 40 * MAX_CHECKPOINTS as u64, "{grown}");
+    for checkpoints in [place.checkpoints.clone(), Checkpoints::open(place.root.path().join("copies"))] {
+        assert_eq!(checkpoints.rewind("p0", true), Err(RewindError::Unknown));
+        assert_eq!(checkpoints.rewind("p1", true), Ok(Rewound::default()));
+        std::fs::write(place.path("a.txt"), "later").unwrap();
+        checkpoints.rewind(&format!("p{MAX_CHECKPOINTS}"), false).unwrap();
+        assert_eq!(place.text("a.txt").as_deref(), Some("after"));
+    }
+}

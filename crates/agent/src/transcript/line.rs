@@ -1,5 +1,7 @@
 //! The lines of a transcript: how they are written, and what of them is read back.
 
+use std::collections::BTreeMap;
+
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -54,8 +56,8 @@ pub(super) struct Line<'a> {
     #[serde(default)]
     pub(super) kept: bool,
     pub(super) stop_reason: Option<String>,
-    pub(super) total_cost_usd: Option<NanoUsd>,
-    pub(super) model_usage: Option<std::collections::BTreeMap<String, ModelUsage>>,
+    pub(super) total_cost_usd: Option<Value>,
+    pub(super) model_usage: Option<Map<String, Value>>,
     pub(super) result: Option<Value>,
     pub(super) session_id: Option<String>,
     pub(super) timestamp: Option<String>,
@@ -97,6 +99,13 @@ impl Line<'_> {
     /// Whether this program wrote it, and with it all that belongs to it.
     pub(super) const fn is_ours(&self) -> bool {
         self.wardian_version.is_some() && self.forked_from.is_none()
+    }
+
+    /// What all has cost by then, and by which model.
+    pub(super) fn costs(&self) -> Option<(NanoUsd, BTreeMap<String, ModelUsage>)> {
+        let total = amount(self.total_cost_usd.as_ref().or(self.total_cost.as_ref())?)?;
+        let of_model = |(model, used): (&String, &Value)| Some((model.clone(), usage(used)?));
+        Some((total, self.model_usage.as_ref()?.iter().filter_map(of_model).collect()))
     }
 
     /// Whether it is a prompt, whoever wrote it.
@@ -339,6 +348,20 @@ impl Out {
         }
         journal.append(&line).await
     }
+}
+
+/// An amount of money; the official CLI sums in floating point, which leaves more digits than there are.
+fn amount(value: &Value) -> Option<NanoUsd> {
+    let exact = serde_json::from_value(value.clone()).ok();
+    exact.or_else(|| NanoUsd::from_claimed_usd(value.as_f64()?))
+}
+
+fn usage(value: &Value) -> Option<ModelUsage> {
+    let mut value = value.clone();
+    if let Some(cost) = value.get("costUSD").and_then(amount) {
+        value["costUSD"] = json!(cost);
+    }
+    serde_json::from_value(value).ok()
 }
 
 fn first_text(content: &[ContentBlock]) -> &str {

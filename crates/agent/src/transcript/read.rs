@@ -265,9 +265,8 @@ impl Reader {
     }
 
     fn cost(&mut self, line: &Line<'_>) {
-        let total = line.total_cost.as_ref().and_then(|total| serde_json::from_value(total.clone()).ok());
-        if let (Some(total), Some(by_model)) = (line.total_cost_usd.or(total), &line.model_usage) {
-            self.found.meter.restore(total, by_model.clone());
+        if let Some((total, by_model)) = line.costs() {
+            self.found.meter.restore(total, by_model);
         }
     }
 

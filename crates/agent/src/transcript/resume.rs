@@ -55,6 +55,7 @@ impl Transcripts {
         let found = found.map_err(|error| self.refused(error, how))?;
         let last_uuid = found.last_uuid.clone();
         let note = how.at.as_deref().map(|at| format!("{}\n", rewound(session_id, at)));
+        let forked_from = how.fork.then(|| session_id.to_owned());
         let (session_id, journal) = if how.fork {
             let id = how.fork_id.clone().unwrap_or_else(random::uuid);
             if !is_uuid(&id) {
@@ -78,7 +79,7 @@ impl Transcripts {
             let journal = Journal::new(folder, self.path(session_id), Some(opened));
             (session_id.to_owned(), journal.after(last_uuid, First::Text(first)))
         };
-        let mut conversation = Conversation::new(session_id, journal);
+        let mut conversation = Conversation { forked_from, ..Conversation::new(session_id, journal) };
         conversation.found = found;
         Ok(Some(conversation))
     }

@@ -384,3 +384,26 @@ fn many_changes_of_mind_take_no_long_time() {
     // Two of three went back to nowhere, which changes nothing.
     assert_eq!(found.prompts, ["p0", "p5000"]);
 }
+
+/// The official CLI sums money in floating point.
+#[test]
+fn costs_of_others_are_read_to_the_nano_dollar() {
+    let usage = json!({"inputTokens": 10, "outputTokens": 5, "cacheReadInputTokens": 0, "cacheCreationInputTokens": 0,
+        "webSearchRequests": 0, "costUSD": 7.000_000_000_000_001e-5, "contextWindow": 1_000_000, "maxOutputTokens": 64_000});
+    let state = |total: Value, usage: &Value| {
+        line(
+            "cost-state",
+            json!({"totalCostUSD": total, "modelUsage": {"m": usage, "n": {"costUSD": "much"}}}),
+        )
+    };
+    let cost_of = |total: Value| found(&[prompt("p"), state(total, &usage)]).meter;
+    let noisy: Value = serde_json::from_str("0.00035000000000000005").unwrap();
+    let meter = cost_of(noisy);
+    assert_eq!(meter.total(), NanoUsd(350_000));
+    let models: Vec<_> =
+        meter.by_model().iter().map(|(model, used)| (model.as_str(), used.cost_usd.0)).collect();
+    assert_eq!(models, [("m", 70_000)], "one that makes no sense is left out");
+    for total in [json!(-1), json!("x"), json!(1e300), Value::Null] {
+        assert_eq!(cost_of(total).total(), NanoUsd::ZERO);
+    }
+}

@@ -118,6 +118,27 @@ async fn a_prompt_without_an_id_is_found_by_the_one_it_is_given_back_with() {
 }
 
 #[tokio::test]
+async fn a_fork_is_rewound_to_prompts_of_before_it() {
+    let write = |id: &str, file: &str| call(id, "Write", json!({"file_path": file, "content": "hello\n"}));
+    let server = model(&json!({"replies": [
+        {"tool_use": [write("toolu_1", "a.txt")]}, {"text": "ok"}, {"tool_use": [write("toolu_2", "b.txt")]}, {"text": "ok"},
+    ]}))
+    .await;
+    let place = Place::new();
+    let mut first = agent(&server, &place, &["--session-id", ID], true);
+    ask(&mut first, PROMPTS[0]).await;
+    assert_eq!(first.end().await.2, Some(0));
+    let mut fork = agent(&server, &place, &["--resume", ID, "--fork-session"], true);
+    ask(&mut fork, PROMPTS[1]).await;
+    let there = || ["a.txt", "b.txt"].map(|name| place.cwd.path().join(name).exists());
+    assert_eq!(rewind(&mut fork, PROMPTS[1], false).await["canRewind"], true);
+    assert_eq!(there(), [true, false]);
+    assert_eq!(rewind(&mut fork, PROMPTS[0], false).await["canRewind"], true);
+    assert_eq!(there(), [false, false]);
+    assert_eq!(fork.end().await.2, Some(0));
+}
+
+#[tokio::test]
 async fn who_did_not_ask_for_checkpoints_has_none() {
     let server = model(&json!({"replies": [
         {"tool_use": [call("toolu_1", "Write", json!({"file_path": "new.txt", "content": "hello\n"}))]}, {"text": "ok"},

@@ -243,6 +243,72 @@ async fn a_summary_that_does_not_come_leaves_the_conversation_as_it_was() {
 }
 
 #[tokio::test]
+async fn what_is_no_summary_takes_the_place_of_nothing() {
+    let look = call("toolu_1", "Bash", json!({"command": "touch ran"}));
+    let server = model(&json!({"replies": [
+        {"text": "r1"},
+        {"text": "I cannot sum that up.", "stop_reason": "refusal"},
+        {"text": "Let me look first.", "tool_use": [look]},
+        {"text": "r2"},
+    ]}))
+    .await;
+    let place = tempfile::tempdir().unwrap();
+    let given =
+        messages(query(prompts(&["p1", "/compact", "/compact", "p2"]), options(&server, place.path()))).await;
+    let frames = frames(&given);
+    assert_eq!(frames.iter().filter(|frame| frame["compact_result"] == "failed").count(), 2);
+    let heard = said(&server, 3);
+    assert_eq!(heard[..2], ["p1", "r1"]);
+    assert!(!place.path().join("ran").exists(), "a call in a summary is not made");
+}
+
+#[tokio::test]
+async fn compaction_that_frees_nothing_is_given_up() {
+    // The instructions alone are more than the window holds.
+    let run = |n: u32| json!({"text": "x", "usage": full(90_000), "tool_use": [call(&format!("toolu_{n}"), "Bash", json!({"command": "echo hi"}))]});
+    let summary = || json!({"text": SUMMARY});
+    let replies =
+        [run(1), summary(), run(2), summary(), run(3), summary(), run(4), run(5), json!({"text": "Done."})];
+    let instructions = "Many words. ".repeat(8_000);
+    let server = model(&json!({"replies": replies})).await;
+    let place = tempfile::tempdir().unwrap();
+    let set_up = Options {
+        auto_compact: AutoCompact::Window(20_000),
+        allowed_tools: vec!["Bash".to_owned()],
+        system_prompt: instructions.as_str().into(),
+        ..options(&server, place.path())
+    };
+    let given = messages(query("go", set_up)).await;
+    let compacted = kinds(&given).iter().filter(|kind| *kind == "system/compact_boundary").count();
+    assert_eq!((compacted, result(&given).result.as_deref()), (3, Some("Done.")));
+}
+
+#[tokio::test]
+async fn a_summary_counts_towards_the_budget() {
+    // 100,000 output tokens at $10 a million: a dollar.
+    let dear = json!({"input_tokens": 980_000, "output_tokens": 100_000});
+    let server = model(&json!({"replies": [
+        {"text": "r1", "usage": full(980_000)}, {"text": SUMMARY, "usage": dear}, {"text": "never"},
+    ]}))
+    .await;
+    let place = tempfile::tempdir().unwrap();
+    let set_up = Options {
+        model: "claude-sonnet-5-5".to_owned(),
+        max_budget: Some("2.5".parse().unwrap()),
+        ..options(&server, place.path())
+    };
+    let given = messages(query(prompts(&["p1", "p2"]), set_up.clone())).await;
+    assert_eq!(result(&given).subtype, "error_max_budget_usd");
+    assert_eq!(server.request_count(), 2, "the prompt does not go out once the money is spent");
+    let server = model(&json!({"replies": [{"text": "r1", "usage": dear}, {"text": "never"}]})).await;
+    let set_up = Options { api: options(&server, place.path()).api, ..set_up };
+    let given = messages(query(prompts(&["p1", "/compact"]), set_up)).await;
+    assert_eq!(server.request_count(), 1);
+    let text = given.iter().map(|message| message.to_value().to_string()).collect::<String>();
+    assert!(text.contains("the budget is spent"), "{text}");
+}
+
+#[tokio::test]
 async fn nothing_to_compact_is_said_and_nothing_done() {
     let server = model(&json!({"replies": []})).await;
     let place = tempfile::tempdir().unwrap();

@@ -1,11 +1,12 @@
 //! Which agents there are: from files, from `--agents`, from the host; and which of them is the main thread's.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde_json::Value;
 use wardian_agent::Options;
 use wardian_agent::subagent::{self, AgentDefinition, AgentSource};
+
+use crate::shelves::Shelves;
 
 /// The agents of a process.
 #[derive(Debug, Default)]
@@ -33,11 +34,12 @@ impl Agents {
         Ok(())
     }
 
-    /// Reads those of the user's and of the project's settings folders, where these sources are named.
-    pub fn read_files(&mut self, user: Option<&Path>, project: Option<&Path>) {
-        for (folder, source) in [(user, AgentSource::User), (project, AgentSource::Project)] {
-            let Some(folder) = folder else { continue };
-            let (found, complaints) = subagent::files(&folder.join("agents"), source);
+    /// Reads those of files. Blocks.
+    pub fn read_files(&mut self, shelves: &Shelves) {
+        let of_user = shelves.of_user("agents").into_iter().map(|shelf| (shelf, AgentSource::User));
+        let of_projects = shelves.of_projects("agents").map(|shelf| (shelf, AgentSource::Project));
+        for (shelf, source) in of_user.chain(of_projects) {
+            let (found, complaints) = subagent::files(&shelf, source);
             self.found.extend(found);
             for complaint in complaints {
                 eprintln!("warning: {complaint}");
@@ -51,6 +53,12 @@ impl Agents {
         all.extend(self.flag.clone());
         all.extend(self.host.clone());
         all
+    }
+
+    /// The names of those of files.
+    #[cfg(test)]
+    pub fn names(&self) -> Vec<String> {
+        self.found.keys().cloned().collect()
     }
 
     /// What `initialize` answers.

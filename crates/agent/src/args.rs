@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use wardian_agent::{NanoUsd, PermissionMode, Thinking, ToolSet};
+use wardian_agent::{NanoUsd, PermissionMode, SetupTrigger, Thinking, ToolSet};
 
 use crate::agents::Agents;
 use crate::debug::Wanted;
@@ -79,6 +79,10 @@ pub struct Args {
     /// `--project-config-root`.
     pub project_root: Option<PathBuf>,
     pub include_hook_events: bool,
+    /// `--init`, `--maintenance`.
+    pub set_up: Option<SetupTrigger>,
+    /// `--init-only`: nothing but the hooks on the beginning.
+    pub init_only: bool,
     /// `--agent`: the main thread's.
     pub agent: Option<String>,
     /// `--agents`.
@@ -126,6 +130,7 @@ output, as the official SDKs start it; with a prompt (or -p and the prompt on st
   --permission-mode MODE            default, acceptEdits, plan, dontAsk, bypassPermissions
   --permission-prompt-tool stdio    ask the host (stream-json only)
   --add-dir DIR                     one more directory to work in
+  --init, --maintenance             run the hooks on Setup first; --init-only: and nothing else
   --agent NAME                      work as this agent
   --agents JSON                     agents that can be called on, or worked as, by name
   --max-turns N, --max-budget-usd N limits

@@ -17,6 +17,7 @@ use crate::authorise::lock;
 use crate::frontmatter::Document;
 use crate::hook::HookEvent;
 use crate::session::Session;
+use crate::shelf::Shelf;
 use crate::skill::Skill;
 use crate::turn::Turn;
 use crate::{UserMessage, prompt, words};
@@ -56,18 +57,17 @@ pub struct CustomCommand {
     pub allowed_tools: Vec<String>,
     /// The prompt, with places for the arguments.
     pub body: String,
-    /// Whose it is: `user` or `project`.
+    /// Whose it is: `user`, `project` or `plugin`.
     pub source: String,
     /// The file.
     pub path: PathBuf,
 }
 
-/// Reads the commands in a folder (`.claude/commands`) and the folders in it, whose names go before theirs. `source`:
-/// whose they are. Blocks.
+/// Reads the commands in a folder (`.claude/commands`) and the folders in it, whose names go before theirs. Blocks.
 #[must_use]
-pub fn discover(folder: &Path, source: &str) -> Vec<CustomCommand> {
+pub fn discover(shelf: &Shelf) -> Vec<CustomCommand> {
     let mut commands = Vec::new();
-    let mut folders = vec![(folder.to_owned(), String::new())];
+    let mut folders = vec![(shelf.folder.clone(), String::new())];
     let mut looked_at = 0;
     while let Some((folder, prefix)) = folders.pop() {
         let Ok(entries) = std::fs::read_dir(&folder) else { continue };
@@ -82,7 +82,7 @@ pub fn discover(folder: &Path, source: &str) -> Vec<CustomCommand> {
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => folders.push((path.clone(), format!("{prefix}{stem}:"))),
                 Ok(_) if path.extension().is_some_and(|end| end == "md") => {
-                    commands.extend(read(&path, format!("{prefix}{stem}"), source));
+                    commands.extend(read(&path, shelf.named(&format!("{prefix}{stem}")), shelf));
                 }
                 Ok(_) | Err(_) => (),
             }
@@ -92,11 +92,11 @@ pub fn discover(folder: &Path, source: &str) -> Vec<CustomCommand> {
     commands
 }
 
-fn read(path: &Path, name: String, source: &str) -> Option<CustomCommand> {
+fn read(path: &Path, name: String, shelf: &Shelf) -> Option<CustomCommand> {
     if !is_name(&name) {
         return None;
     }
-    let document = Document::read(path).ok()?;
+    let document = Document::read(path, shelf.root.as_deref()).ok()?;
     let first_line = || document.body.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let hint = match document.fields.get("argument-hint") {
         // `[name]` is a list to YAML.
@@ -112,7 +112,7 @@ fn read(path: &Path, name: String, source: &str) -> Option<CustomCommand> {
         model: document.text("model").filter(|model| model != "inherit"),
         allowed_tools: document.list("allowed-tools").unwrap_or_default(),
         body: document.body,
-        source: source.to_owned(),
+        source: shelf.source.clone(),
         path: path.to_owned(),
     })
 }
@@ -135,14 +135,20 @@ pub fn listing(custom: &[CustomCommand], skills: &[Skill]) -> Vec<Value> {
     let built_in = BUILT_IN.iter().map(|(name, description, hint)| {
         json!({"name": name, "description": description, "argumentHint": hint, "builtin": true})
     });
-    let skills = skills.iter().filter(|skill| skill.for_user).map(|skill| {
+    own.chain(of_skills(skills)).chain(built_in).collect()
+}
+
+/// Skills as commands.
+#[must_use]
+pub fn of_skills(skills: &[Skill]) -> Vec<Value> {
+    let listed = skills.iter().filter(|skill| skill.for_user).map(|skill| {
         json!({
             "name": skill.name,
             "description": format!("{} ({})", skill.description, skill.source),
             "argumentHint": skill.argument_hint,
         })
     });
-    own.chain(skills).chain(built_in).collect()
+    listed.collect()
 }
 
 /// A prompt that is a command.
@@ -238,10 +244,10 @@ fn split(text: &str) -> Vec<String> {
 
 impl Session {
     /// The names of all commands, for `system/init`.
-    pub(crate) fn command_names(&self) -> Vec<&str> {
-        let own = self.setup.commands.iter().map(|command| command.name.as_str());
+    pub(crate) fn command_names(&self) -> Vec<String> {
+        let own = self.setup.commands.iter().map(|command| command.name.clone());
         let skills = self.setup.skills.command_names();
-        own.chain(skills).chain(BUILT_IN.iter().map(|(name, _, _)| *name)).collect()
+        own.chain(skills).chain(BUILT_IN.iter().map(|(name, _, _)| (*name).to_owned())).collect()
     }
 
     /// Makes a prompt that is a command into what the model gets. Rules that hold for its turn are given back.
@@ -253,7 +259,7 @@ impl Session {
         let own = setup.commands.iter().find(|command| command.name == typed.name).cloned();
         let command = match (own, setup.skills.command(&typed.name)) {
             (Some(command), _) => Some((with_arguments(&command.body, &typed.arguments), command)),
-            (None, Some(skill)) => as_command(skill, &typed.arguments).await,
+            (None, Some(skill)) => as_command(&skill, &typed.arguments).await,
             (None, None) => None,
         };
         let Some((body, command)) = command else {
@@ -379,7 +385,7 @@ mod tests {
         write("notes.txt", "x");
         write("broken.md", "---\n: [\n---\nStill here.");
         std::os::unix::fs::symlink(place.path(), place.path().join("ring")).unwrap();
-        let commands = discover(place.path(), "project");
+        let commands = discover(&Shelf::new(place.path(), "project"));
         let names: Vec<&str> = commands.iter().map(|command| command.name.as_str()).collect();
         assert_eq!(names, ["broken", "greet", "team:deploy"]);
         let greet = &commands[1];

@@ -280,7 +280,7 @@ fn agents(setup: &Setup) -> Vec<Value> {
 }
 
 fn skills(setup: &Setup) -> Value {
-    let all: Vec<Value> = setup.skills.told().map(|skill| {
+    let all: Vec<Value> = setup.skills.told().into_iter().map(|skill| {
         let source = if skill.source == "user" { "userSettings" } else { "projectSettings" };
         let text = skill.name.len() + skill.description.len();
         json!({"name": skill.name, "source": source, "path": skill.folder.join("SKILL.md"), "tokens": tokens(text)})

@@ -25,6 +25,7 @@ mod initialize;
 mod listing;
 mod models;
 mod read;
+mod reload;
 mod request;
 mod servers;
 mod settings;

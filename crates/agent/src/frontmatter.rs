@@ -28,8 +28,8 @@ pub(crate) struct Document {
 }
 
 impl Document {
-    /// Reads a plain file. Blocks.
-    pub(crate) fn read(path: &Path) -> io::Result<Self> {
+    /// Reads a plain file. Blocks. `root`: what it must lie in, wherever links lead.
+    pub(crate) fn read(path: &Path, root: Option<&Path>) -> io::Result<Self> {
         let (mut opened, _) = file::open_regular(path).map_err(|error| match error {
             OpenError::Io(error) => error,
             OpenError::Missing => io::ErrorKind::NotFound.into(),
@@ -37,6 +37,13 @@ impl Document {
                 io::Error::other("it is no plain file")
             }
         })?;
+        if let Some(root) = root {
+            // Of what is open: a link that is changed meanwhile leads nowhere else.
+            let is_inside = file::real_path(&opened)?.starts_with(std::fs::canonicalize(root)?);
+            if !is_inside {
+                return Err(io::Error::other("it is a link that leads out of its folder"));
+            }
+        }
         let read = file::read_whole(&mut opened, MAX_FILE_BYTES, &CancellationToken::new());
         let bytes = read.map_err(|error| match error {
             ReadError::Io(error) => error,

@@ -14,6 +14,7 @@ mod execute;
 mod frames;
 mod frontmatter;
 pub mod hook;
+mod later;
 pub mod mcp;
 pub mod memory;
 mod meter;
@@ -28,6 +29,7 @@ mod random;
 mod request;
 mod schema;
 mod session;
+mod shelf;
 pub mod skill;
 mod spending;
 mod state;
@@ -50,12 +52,14 @@ pub use custom::{CustomTool, IntoToolOutput, Json, schema_of, tool, tool_with};
 pub use error::Error;
 pub use frames::PROTOCOL_VERSION;
 pub use hook::{CommandHook, Hook, HookEvent, HookFailure, HookInput, HookOutput, Hooks, OnFailure};
+pub use later::NewDirectory;
 pub use mcp::{
     Elicitation, Elicited, Mcp, McpChanges, McpConfigError, McpHost, McpManifest, McpServer, McpSource,
     McpToolOrigin, McpTransport, OnElicitation,
 };
 pub use options::{
-    ApiConfig, ApiKey, AutoCompact, Endpoint, Options, RetryPolicy, SystemPrompt, Thinking, ToolSet,
+    ApiConfig, ApiKey, AutoCompact, Endpoint, Options, RetryPolicy, SetupTrigger, SystemPrompt, Thinking,
+    ToolSet,
 };
 pub use output::{OutputError, output, query_as};
 pub use permission::{
@@ -69,6 +73,7 @@ pub use random::uuid as new_session_id;
 /// one's own.
 pub use schemars;
 pub use schemars::JsonSchema;
+pub use shelf::Shelf;
 pub use skill::Skill;
 pub use subagent::{AgentDefinition, AgentSource};
 pub use switch::ModelSwitch;

@@ -14,14 +14,16 @@ mod lines;
 mod servers;
 mod settings;
 mod setup;
+mod shelves;
 
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use wardian_agent::tools;
+use wardian_agent::{Prompt, new_session_id, query, tools};
 
 use crate::answer::Answer;
 use crate::args::{Args, Complaint, Invocation, OutputFormat};
@@ -133,6 +135,17 @@ fn begin_log(log: Option<debug::Plan>, args: &Args, setup: &Setup, session_id: &
     }
 }
 
+/// Lets hooks see the beginning of a session that nothing is asked of.
+async fn only_begin(mut setup: Setup) -> Result<ExitCode, Complaint> {
+    setup.options.session_id.get_or_insert_with(new_session_id);
+    setup.agents.install(&mut setup.options, setup.model_given);
+    let mut messages = query(Prompt::Messages(Vec::new()), setup.options);
+    while let Some(message) = messages.next().await {
+        message.map_err(|error| format!("failed to {error}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn serve(
     args: Args,
     mut setup: Setup,
@@ -140,6 +153,13 @@ async fn serve(
     log: Option<debug::Plan>,
 ) -> Result<ExitCode, Complaint> {
     let mut terminate = on(SignalKind::terminate())?;
+    if args.init_only {
+        return tokio::select! {
+            biased;
+            _ = terminate.recv() => Ok(ExitCode::from(TERMINATED)),
+            ended = only_begin(setup) => ended,
+        };
+    }
     let mut stops = on(SignalKind::interrupt())?;
     let (output, written) =
         Output::to(std::io::stdout()).map_err(|error| format!("failed to start a thread: {error}"))?;

@@ -75,8 +75,7 @@ pub struct MemorySources {
 /// plain text is left out. Blocks.
 #[must_use]
 pub fn load(sources: &MemorySources, cwd: &Path) -> Vec<MemoryFile> {
-    let mut reader =
-        Reader { home: sources.home.clone(), root: None, seen: HashSet::new(), files: Vec::new(), bytes: 0 };
+    let mut reader = Reader::new(sources);
     if let Some(user) = &sources.user {
         reader.file(&user.join("CLAUDE.md"), MemoryKind::User, None, 0);
         reader.rules(&user.join("rules"), MemoryKind::User);
@@ -84,16 +83,16 @@ pub fn load(sources: &MemorySources, cwd: &Path) -> Vec<MemoryFile> {
     let mut folders: Vec<&Path> = cwd.ancestors().collect();
     folders.reverse();
     for folder in folders {
-        reader.root = Some(std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned()));
-        if sources.project {
-            reader.file(&folder.join("CLAUDE.md"), MemoryKind::Project, None, 0);
-            reader.file(&folder.join(".claude/CLAUDE.md"), MemoryKind::Project, None, 0);
-            reader.rules(&folder.join(".claude/rules"), MemoryKind::Project);
-        }
-        if sources.local {
-            reader.file(&folder.join("CLAUDE.local.md"), MemoryKind::Local, None, 0);
-        }
+        reader.folder(sources, folder);
     }
+    reader.files
+}
+
+/// Reads the instructions of one folder alone, a project's. Blocks.
+#[must_use]
+pub fn of_folder(sources: &MemorySources, folder: &Path) -> Vec<MemoryFile> {
+    let mut reader = Reader::new(sources);
+    reader.folder(sources, folder);
     reader.files
 }
 
@@ -108,6 +107,22 @@ struct Reader {
 }
 
 impl Reader {
+    fn new(sources: &MemorySources) -> Self {
+        Self { home: sources.home.clone(), root: None, seen: HashSet::new(), files: Vec::new(), bytes: 0 }
+    }
+
+    fn folder(&mut self, sources: &MemorySources, folder: &Path) {
+        self.root = Some(std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned()));
+        if sources.project {
+            self.file(&folder.join("CLAUDE.md"), MemoryKind::Project, None, 0);
+            self.file(&folder.join(".claude/CLAUDE.md"), MemoryKind::Project, None, 0);
+            self.rules(&folder.join(".claude/rules"), MemoryKind::Project);
+        }
+        if sources.local {
+            self.file(&folder.join("CLAUDE.local.md"), MemoryKind::Local, None, 0);
+        }
+    }
+
     fn file(&mut self, path: &Path, kind: MemoryKind, parent: Option<&Path>, depth: usize) {
         let Ok(resolved) = std::fs::canonicalize(path) else { return };
         let is_outside = self.root.as_ref().is_some_and(|root| !resolved.starts_with(root));

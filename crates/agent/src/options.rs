@@ -107,6 +107,8 @@ pub struct Options {
     pub can_use_tool: Option<CanUseTool>,
     /// The caller's code around what happens.
     pub hooks: Hooks,
+    /// What the session sets up, if it does: hooks on that run first.
+    pub set_up: Option<SetupTrigger>,
     /// Whether `hook_started`, `hook_progress` and `hook_response` messages tell of hooks that are programs.
     pub include_hook_events: bool,
     /// Where permissions are kept that a host grants for longer than the query; default: nowhere.
@@ -216,6 +218,7 @@ impl Default for Options {
             allow_bypass_permissions: false,
             can_use_tool: None,
             hooks: Hooks::default(),
+            set_up: None,
             include_hook_events: false,
             settings_files: SettingsFiles::default(),
             max_turns: None,
@@ -269,6 +272,26 @@ pub enum SystemPrompt {
 impl From<&str> for SystemPrompt {
     fn from(text: &str) -> Self {
         Self::Text(vec![text.to_owned()])
+    }
+}
+
+/// What a session sets up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetupTrigger {
+    /// A project, for the first time.
+    Init,
+    /// What is to be done to a project now and then.
+    Maintenance,
+}
+
+impl SetupTrigger {
+    /// The trigger as it stands on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Maintenance => "maintenance",
+        }
     }
 }
 

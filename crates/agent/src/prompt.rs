@@ -39,9 +39,7 @@ impl Opening {
             texts.push(reminder(&surroundings(context, more, now)));
         }
         if !options.memory.is_empty() {
-            let files = options.memory.iter().map(told);
-            let files: Vec<String> = std::iter::once(words::INSTRUCTIONS.to_owned()).chain(files).collect();
-            texts.push(reminder(&files.join("\n\n")));
+            texts.push(instructions(&options.memory));
         }
         Self {
             texts,
@@ -50,6 +48,21 @@ impl Opening {
             keeps_system_prompt: options.system_prompt_snapshot,
         }
     }
+}
+
+impl Opening {
+    /// Adds instructions to what opens a conversation.
+    pub(crate) fn add(&mut self, memory: Vec<MemoryFile>) {
+        self.texts.push(instructions(&memory));
+        self.memory.extend(memory);
+    }
+}
+
+/// Instructions as the model is told them.
+pub(crate) fn instructions(memory: &[MemoryFile]) -> String {
+    let files = memory.iter().map(told);
+    let files: Vec<String> = std::iter::once(words::INSTRUCTIONS.to_owned()).chain(files).collect();
+    reminder(&files.join("\n\n"))
 }
 
 /// The system prompt, a block each. What changes from session to session comes behind [`DYNAMIC_BOUNDARY`].
@@ -110,22 +123,29 @@ impl Session {
         self.say_opening("session_start").await;
     }
 
+    /// Lets hooks see a file of instructions.
+    pub(crate) async fn show_instructions(&self, file: &MemoryFile, reason: &str) {
+        let hooks = &self.setup.hooks;
+        if !hooks.listens(HookEvent::InstructionsLoaded) {
+            return;
+        }
+        let reason = if file.parent.is_some() { "include" } else { reason };
+        let mut fields = json!({
+            "file_path": file.path,
+            "memory_type": file.kind.as_str(),
+            "load_reason": reason,
+        });
+        if let Some(parent) = &file.parent {
+            fields["parent_file_path"] = json!(parent);
+        }
+        hooks.run(HookEvent::InstructionsLoaded, reason, fields).await;
+    }
+
     /// `reason`: why the files are read, for hooks.
     pub(crate) async fn say_opening(&mut self, reason: &str) {
         let setup = std::sync::Arc::clone(&self.setup);
-        if setup.hooks.listens(HookEvent::InstructionsLoaded) {
-            for file in &setup.opening.memory {
-                let reason = if file.parent.is_some() { "include" } else { reason };
-                let mut fields = json!({
-                    "file_path": file.path,
-                    "memory_type": file.kind.as_str(),
-                    "load_reason": reason,
-                });
-                if let Some(parent) = &file.parent {
-                    fields["parent_file_path"] = json!(parent);
-                }
-                setup.hooks.run(HookEvent::InstructionsLoaded, reason, fields).await;
-            }
+        for file in &setup.opening.memory {
+            self.show_instructions(file, reason).await;
         }
         let blocks: Vec<ContentBlock> = setup.opening.texts.iter().map(ContentBlock::text).collect();
         if !blocks.is_empty() {

@@ -14,7 +14,9 @@ use wardian_policy::PermissionMode;
 use wardian_protocol::{ContentBlock, MessageParam, Role};
 
 use crate::checkpoint::{Checkpoints, RewindError, Rewound};
+use crate::later::NewDirectory;
 use crate::mcp::Mcp;
+use crate::skill::Skill;
 use crate::switch::{ModelSwitch, Wish};
 use crate::task::{Killer, TaskOutput, Tasks};
 use crate::view::{UsageReport, View};
@@ -262,6 +264,22 @@ impl QueryHandle {
         self.ask(|reply| Command::SwitchModel(Wish { model, probe: true, reply })).await?
     }
 
+    /// From now on these are the skills; the model hears of new ones with its next prompt.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn set_skills(&self, skills: Vec<Skill>) -> Result<(), Error> {
+        self.ask(|reply| Command::SetSkills { skills, reply }).await
+    }
+
+    /// Adds a directory to work in, and waits until hooks have heard of it.
+    ///
+    /// # Errors
+    /// [`Error::Directory`] when there are too many, [`Error::Ended`].
+    pub async fn add_directory(&self, directory: NewDirectory) -> Result<(), Error> {
+        self.ask(|reply| Command::AddDirectory { directory, reply }).await?
+    }
+
     /// What fills the context window, in the shape of the SDKs' `getContextUsage`. While the conversation is compacted the
     /// answer waits.
     ///
@@ -405,6 +423,8 @@ pub(crate) enum Command {
     Tasks(oneshot::Sender<Tasks>),
     TellTasks(oneshot::Sender<()>),
     SwitchModel(Wish),
+    SetSkills { skills: Vec<Skill>, reply: oneshot::Sender<()> },
+    AddDirectory { directory: NewDirectory, reply: oneshot::Sender<Result<(), Error>> },
     ContextUsage(oneshot::Sender<serde_json::Value>),
 }
 

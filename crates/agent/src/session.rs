@@ -27,6 +27,7 @@ use crate::compact::Fill;
 use crate::context::Asks;
 use crate::frames::{AgentTag, Out};
 use crate::hook::SessionHooks;
+use crate::later::Later;
 use crate::mcp::{Listener, Mcp};
 use crate::meter::Meter;
 use crate::offer::ServerTools;
@@ -45,8 +46,8 @@ use crate::transcript::{Conversation, Found, Journal, OpenReply};
 use crate::turn::Cause;
 use crate::view::View;
 use crate::{
-    AutoCompact, CanUseTool, Error, Message, Options, Prompt, RetryPolicy, Thinking, UserMessage, random,
-    tools,
+    AutoCompact, CanUseTool, Error, Message, Options, Prompt, RetryPolicy, SetupTrigger, Thinking,
+    UserMessage, random, tools,
 };
 
 /// The most reply tokens asked for when nobody says how many: enough for any file, and a bound on what a reply reserves.
@@ -105,6 +106,8 @@ pub(crate) struct Setup {
     pub(crate) commands: Arc<[CustomCommand]>,
     pub(crate) hooks: SessionHooks,
     pub(crate) switches: Switches,
+    /// What comes from beside.
+    pub(crate) later: Later,
     pub(crate) can_use_tool: Option<CanUseTool>,
     pub(crate) settings_files: SettingsFiles,
     pub(crate) context: ToolContext,
@@ -264,6 +267,7 @@ pub(crate) async fn run(
     let _servers = mcp.guard();
     let (patience, spares_tasks) = (options.background_patience, options.interrupt_spares_tasks);
     let (told, folds) = (options.prompt_events, options.fold_prompts);
+    let trigger = options.set_up;
     match set_up(options, out.clone(), mcp).await {
         Ok(mut setup) => {
             if let Some(system) = found.system_prompt.clone().filter(|_| setup.opening.keeps_system_prompt) {
@@ -283,7 +287,7 @@ pub(crate) async fn run(
             let mut commands = commands;
             let hooks = session.setup.hooks.clone();
             if session.connect(&mut inbox, &mut commands, &cancel).await {
-                session.begin(&cancel).await;
+                session.begin(trigger, &cancel).await;
                 session.run(inbox, resumes, commands, cancel.clone()).await;
                 if !cancel.is_cancelled() {
                     hooks.session_ended("other").await;
@@ -410,21 +414,31 @@ impl Session {
         }
     }
 
-    /// Brings the tools of servers up to date.
+    /// Brings the set-up up to date: the tools of servers, and what else changed beside the conversation.
     pub(crate) fn refresh_tools(&mut self) {
+        self.take_changes();
         if self.setup.servers.is_stale() {
             Arc::make_mut(&mut self.setup).refresh_tools();
         }
     }
 
-    /// Lets hooks see that the session begins.
-    async fn begin(&mut self, cancel: &CancellationToken) {
+    /// Lets hooks see that the session begins, and before that what it is set up for.
+    async fn begin(&mut self, set_up: Option<SetupTrigger>, cancel: &CancellationToken) {
         let source = if self.history.is_empty() && self.open.is_none() { "startup" } else { "resume" };
         let model = lock(&self.setup.live).model.clone();
+        let hooks = &self.setup.hooks;
+        let heard = async {
+            let mut told = match set_up {
+                Some(trigger) => hooks.set_up(trigger).await,
+                None => Vec::new(),
+            };
+            told.extend(hooks.session_started(source, &model).await);
+            told
+        };
         self.told = tokio::select! {
             biased;
             () = cancel.cancelled() => Vec::new(),
-            told = self.setup.hooks.session_started(source, &model) => told,
+            told = heard => told,
         };
     }
 

@@ -23,6 +23,7 @@ use wardian_agent::memory::MemoryFile;
 use wardian_agent::{AutoCompact, Hooks, SettingsFiles};
 
 use crate::args::{Args, Complaint};
+use crate::shelves::Shelves;
 use layer::Layer;
 
 /// The settings files that are read.
@@ -94,8 +95,8 @@ pub struct Effective {
     pub memory: Vec<MemoryFile>,
     /// Slash commands.
     pub commands: Vec<CustomCommand>,
-    /// Whether the user trusts the project.
-    pub trusted: bool,
+    /// Where texts lie.
+    pub shelves: Shelves,
     /// Whether nobody may run without permissions.
     pub bypass_disabled: bool,
     /// What was left out, for standard error.
@@ -106,7 +107,7 @@ pub struct Effective {
 
 /// Reads all settings and takes them into the arguments.
 pub fn load(args: &mut Args, place: &Place<'_>) -> Result<Effective, Complaint> {
-    let mut effective = Effective { trusted: place.trusted, ..Effective::default() };
+    let mut effective = Effective::default();
     let mut layers = files(args, place, &mut effective)?;
     if let Some(given) = args.settings.take() {
         layers.push(Layer::given(&given)?);

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use wardian_agent::mcp::ToolSearch;
 use wardian_agent::{
-    Checkpoints, Conversation, Hooks, Options, PermissionMode, Skill, SystemPrompt, Thinking, ToolSet,
-    new_session_id, skill, tools,
+    Checkpoints, Conversation, Hooks, Options, PermissionMode, SystemPrompt, Thinking, ToolSet,
+    new_session_id, tools,
 };
 
 use crate::agents::Agents;
@@ -15,6 +15,7 @@ use crate::env::Environment;
 use crate::launch;
 use crate::servers::Servers;
 use crate::settings::Effective;
+use crate::shelves::Shelves;
 
 /// Lets a request say how hard the model tries. source: the protocol reference, section 2.11.
 const EFFORT_BETA: &str = "effort-2025-11-24";
@@ -42,6 +43,10 @@ pub struct Setup {
     pub sums_agents_up: bool,
     /// Whether prompts may be suggested.
     pub suggests: bool,
+    /// Where texts lie.
+    pub shelves: Shelves,
+    /// The directories of the beginning, as they lie on the disk: the working directory first.
+    pub roots: Vec<PathBuf>,
     /// Whether the host asked to be asked.
     pub ask_host: bool,
     /// The folder of all sessions' file checkpoints, if they are kept.
@@ -81,12 +86,7 @@ impl Setup {
             );
         }
         let mut agents = std::mem::take(&mut args.agents);
-        let sources = args.setting_sources;
-        let project = args.project_root.clone().unwrap_or_else(|| cwd.clone()).join(".claude");
-        agents.read_files(
-            environment.config_dir.as_deref().filter(|_| sources.user),
-            Some(project.as_path()).filter(|_| sources.project),
-        );
+        agents.read_files(&settings.shelves);
         let mut tool_limits = environment.tool_limits;
         if let Some(chars) = settings.bash_output_chars {
             tool_limits.bash_output_chars = chars;
@@ -103,7 +103,8 @@ impl Setup {
         if !args.betas.is_empty() {
             api.headers.push(("anthropic-beta".to_owned(), args.betas.join(",")));
         }
-        let skills = skills(args, environment.config_dir.as_deref(), &cwd, settings.trusted);
+        let skills = settings.shelves.skills();
+        let roots = roots(&cwd, &args.additional_directories);
         let checkpoints = environment.config_dir.filter(|_| environment.file_checkpoints);
         let defaults = Options::default();
         let model_given = args.model.is_some() || environment.model.is_some();
@@ -136,6 +137,7 @@ impl Setup {
             auto_compact: settings.auto_compact,
             memory: settings.memory,
             commands: settings.commands,
+            set_up: args.set_up,
             include_hook_events: args.include_hook_events,
             api,
             thinking: thinking(args.thinking, environment.max_thinking_tokens),
@@ -167,6 +169,8 @@ impl Setup {
             model_given,
             system_prompt_given,
             settings_hooks: settings.hooks,
+            shelves: settings.shelves,
+            roots,
             layers: settings.layers,
             sums_agents_up: environment.sums_agents_up,
             suggests: environment.suggests.unwrap_or(!settings.suggestions_off),
@@ -206,21 +210,10 @@ impl Setup {
     }
 }
 
-/// The skills of the user and of the project. What those of a project allow counts where the user trusts it.
-fn skills(args: &Args, config: Option<&Path>, cwd: &Path, trusted: bool) -> Vec<Skill> {
-    let mut found = Vec::new();
-    if let Some(config) = config.filter(|_| args.setting_sources.user) {
-        found.extend(skill::discover(&config.join("skills"), "user"));
-    }
-    if args.setting_sources.project {
-        let root = args.project_root.as_deref().map_or_else(|| cwd.to_owned(), |root| cwd.join(root));
-        let mut skills = skill::discover(&root.join(".claude/skills"), "project");
-        if !trusted {
-            skills.iter_mut().for_each(|skill| skill.allowed_tools.clear());
-        }
-        found.extend(skills);
-    }
-    found
+/// Directories with all links resolved; those that cannot be are none.
+fn roots(cwd: &Path, more: &[PathBuf]) -> Vec<PathBuf> {
+    let all = std::iter::once(cwd.to_owned()).chain(more.iter().map(|path| cwd.join(path)));
+    all.filter_map(|path| path.canonicalize().ok()).collect()
 }
 
 /// The tools asked for that there are. A host that asks for others is told, and can do without them.

@@ -11,6 +11,7 @@ use wardian_policy::Rule;
 
 use crate::command;
 use crate::frontmatter::Document;
+use crate::shelf::Shelf;
 use crate::words;
 
 /// The most skills of a session; each is named in every `system/init`.
@@ -41,30 +42,32 @@ pub struct Skill {
     pub model: Option<String>,
     /// Its folder, with `SKILL.md` and what belongs to it.
     pub folder: PathBuf,
-    /// Whose it is: `user` or `project`.
+    /// Whose it is: `user`, `project` or `plugin`.
     pub source: String,
+    /// What its file must lie in, wherever links lead. See [`Shelf::root`].
+    pub root: Option<PathBuf>,
 }
 
-/// Reads the skills in a folder (`.claude/skills`): a folder each. `source`: whose they are. Blocks.
+/// Reads the skills in a folder (`.claude/skills`): a folder each. Blocks.
 #[must_use]
-pub fn discover(folder: &Path, source: &str) -> Vec<Skill> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let found = entries.take(MAX_ENTRIES).flatten().filter_map(|entry| read(&entry.path(), source));
+pub fn discover(shelf: &Shelf) -> Vec<Skill> {
+    let Ok(entries) = std::fs::read_dir(&shelf.folder) else { return Vec::new() };
+    let found = entries.take(MAX_ENTRIES).flatten().filter_map(|entry| read(&entry.path(), shelf));
     let mut skills: Vec<Skill> = found.take(MAX_SKILLS).collect();
     skills.sort_by(|one, other| one.name.cmp(&other.name));
     skills
 }
 
-fn read(folder: &Path, source: &str) -> Option<Skill> {
+fn read(folder: &Path, shelf: &Shelf) -> Option<Skill> {
     let name = folder.file_name()?.to_str().filter(|name| command::is_name(name))?;
-    let document = Document::read(&folder.join("SKILL.md")).ok()?;
+    let document = Document::read(&folder.join("SKILL.md"), shelf.root.as_deref()).ok()?;
     let first_line = || document.body.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let mut description = document.text("description").unwrap_or_else(|| first_line().trim().to_owned());
     if let Some(when) = document.text("when_to_use").or_else(|| document.text("when-to-use")) {
         description = format!("{description} - {when}");
     }
     Some(Skill {
-        name: name.to_owned(),
+        name: shelf.named(name),
         description,
         argument_hint: document.text("argument-hint").unwrap_or_default(),
         for_model: document.flag("disable-model-invocation") != Some(true),
@@ -72,15 +75,16 @@ fn read(folder: &Path, source: &str) -> Option<Skill> {
         allowed_tools: document.list("allowed-tools").unwrap_or_default(),
         model: document.text("model").filter(|model| model != "inherit"),
         folder: folder.to_owned(),
-        source: source.to_owned(),
+        source: shelf.source.clone(),
+        root: shelf.root.clone(),
     })
 }
 
 impl Skill {
     /// What the model is told when the skill is used: read anew, for it may have changed.
     pub(crate) async fn text(&self, arguments: &str) -> Result<String, String> {
-        let folder = self.folder.clone();
-        let read = move || Document::read(&folder.join("SKILL.md"));
+        let (folder, root) = (self.folder.clone(), self.root.clone());
+        let read = move || Document::read(&folder.join("SKILL.md"), root.as_deref());
         let document = match tokio::task::spawn_blocking(read).await {
             Ok(Ok(document)) => document,
             Ok(Err(error)) => return Err(error.to_string()),
@@ -100,7 +104,7 @@ pub(crate) struct Skills(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     /// The first of a name has it.
-    all: BTreeMap<String, Skill>,
+    all: Mutex<Arc<BTreeMap<String, Skill>>>,
     enabled: Option<Vec<String>>,
     /// Rules that skills brought into the turn.
     granted: Mutex<Vec<Rule>>,
@@ -109,44 +113,58 @@ struct Inner {
 impl Skills {
     /// `enabled`: the only ones that the model has; `None`: all.
     pub(crate) fn new(skills: Vec<Skill>, enabled: Option<Vec<String>>) -> Self {
+        let made = Self(Arc::new(Inner { enabled, ..Inner::default() }));
+        made.replace(skills);
+        made
+    }
+
+    /// These are the skills from now on.
+    pub(crate) fn replace(&self, skills: Vec<Skill>) {
         let mut all = BTreeMap::new();
         for skill in skills.into_iter().take(MAX_SKILLS) {
             all.entry(skill.name.clone()).or_insert(skill);
         }
-        Self(Arc::new(Inner { all, enabled, granted: Mutex::default() }))
+        *self.0.all.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(all);
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&Skill> {
-        self.0.all.get(name.strip_prefix('/').unwrap_or(name))
+    fn all(&self) -> Arc<BTreeMap<String, Skill>> {
+        Arc::clone(&self.0.all.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether the host lets the model have it.
+    pub(crate) fn get(&self, name: &str) -> Option<Skill> {
+        self.all().get(name.strip_prefix('/').unwrap_or(name)).cloned()
+    }
+
+    /// Whether the host lets the model have it. source: the types of the SDKs: a plugin's is also known by what follows
+    /// the plugin's name.
     pub(crate) fn is_enabled(&self, skill: &Skill) -> bool {
-        self.0.enabled.as_ref().is_none_or(|names| names.contains(&skill.name))
+        let short = skill.name.rsplit_once(':').map(|(_, short)| short);
+        let is_meant = |name: &String| *name == skill.name || short == Some(name);
+        self.0.enabled.as_ref().is_none_or(|names| names.iter().any(is_meant))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.all.is_empty()
+        self.all().is_empty()
     }
 
     /// The names of all, for `system/init`.
-    pub(crate) fn names(&self) -> Vec<&str> {
-        self.0.all.keys().map(String::as_str).collect()
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.all().keys().cloned().collect()
     }
 
     /// The names of those that are slash commands.
-    pub(crate) fn command_names(&self) -> impl Iterator<Item = &str> {
-        self.0.all.values().filter(|skill| skill.for_user).map(|skill| skill.name.as_str())
+    pub(crate) fn command_names(&self) -> Vec<String> {
+        self.all().values().filter(|skill| skill.for_user).map(|skill| skill.name.clone()).collect()
     }
 
     /// The skill as a slash command.
-    pub(crate) fn command(&self, name: &str) -> Option<&Skill> {
-        self.0.all.get(name).filter(|skill| skill.for_user)
+    pub(crate) fn command(&self, name: &str) -> Option<Skill> {
+        self.all().get(name).filter(|skill| skill.for_user).cloned()
     }
 
     /// Those that the model may use.
-    pub(crate) fn told(&self) -> impl Iterator<Item = &Skill> {
-        self.0.all.values().filter(|skill| skill.for_model && self.is_enabled(skill))
+    pub(crate) fn told(&self) -> Vec<Skill> {
+        self.all().values().filter(|skill| skill.for_model && self.is_enabled(skill)).cloned().collect()
     }
 
     /// What the model is told of those that it may use.
@@ -203,7 +221,7 @@ mod tests {
         );
         std::fs::write(place.path().join("loose.md"), "no skill").unwrap();
         std::fs::create_dir(place.path().join("empty")).unwrap();
-        let found = discover(place.path(), "project");
+        let found = discover(&Shelf::new(place.path(), "project"));
         let names: Vec<&str> = found.iter().map(|skill| skill.name.as_str()).collect();
         assert_eq!(names, ["bare", "mine", "peel", "quiet"]);
         assert_eq!(found[3].allowed_tools, ["Bash(echo a, b)", "Read"]);
@@ -213,7 +231,7 @@ mod tests {
             listing.contains("- bare: Does a thing.\n- peel: Peels a fruit\n- quiet: Not typed"),
             "{listing}"
         );
-        assert_eq!(skills.command_names().collect::<Vec<_>>(), ["bare", "mine", "peel"]);
+        assert_eq!(skills.command_names(), ["bare", "mine", "peel"]);
         let text = skills.get("/peel").unwrap().text("an apple").await.unwrap();
         let folder = place.path().join("peel").display().to_string();
         assert!(text.ends_with(&format!("Peel an apple in {folder}\n")), "{text}");
@@ -253,7 +271,7 @@ mod tests {
         .unwrap();
         write(place.path(), "a b", "no name");
         write(place.path(), "bomb", "---\na: &a [x]\nb: [*a, *a]\ndescription: still\n---\n");
-        let found = discover(place.path(), "project");
+        let found = discover(&Shelf::new(place.path(), "project"));
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].description, "still");
     }

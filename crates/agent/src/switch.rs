@@ -17,6 +17,7 @@ use wardian_protocol::hook::PermissionDecision;
 use crate::authorise::{Live, lock};
 use crate::client::Client;
 use crate::hook::{HookEvent, HookOutcome, SessionHooks};
+use crate::later::Later;
 use crate::task::Tasks;
 use crate::{Error, view, words};
 
@@ -24,8 +25,6 @@ use crate::{Error, view, words};
 const PROBE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the API keeps a prefix that nobody asks for; ours are all of the short kind.
 const CACHE_LIFE: Duration = Duration::from_secs(5 * 60);
-/// The most texts of hooks that wait for the next model call.
-const MAX_TOLD: usize = 64;
 
 /// What came of a switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,19 +66,24 @@ struct Inner {
     turn: AsyncMutex<()>,
     /// How many are under way.
     open: watch::Sender<usize>,
-    /// What hooks have for the model.
-    told: Mutex<Vec<String>>,
+    /// Gets what hooks have for the model.
+    later: Later,
 }
 
 impl Switches {
-    pub(crate) fn new(live: &Arc<Mutex<Live>>, client: &Arc<Client>, hooks: &SessionHooks) -> Self {
+    pub(crate) fn new(
+        live: &Arc<Mutex<Live>>,
+        client: &Arc<Client>,
+        hooks: &SessionHooks,
+        later: &Later,
+    ) -> Self {
         Self(Arc::new(Inner {
             live: Arc::clone(live),
             client: Arc::clone(client),
             hooks: Mutex::new(hooks.clone()),
             turn: AsyncMutex::default(),
             open: watch::Sender::new(0),
-            told: Mutex::default(),
+            later: later.clone(),
         }))
     }
 
@@ -115,9 +119,9 @@ impl Switches {
         let _ = self.0.open.subscribe().wait_for(|open| *open == 0).await;
     }
 
-    /// What hooks have for the model.
-    pub(crate) fn take_told(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.told.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The hooks of this moment.
+    pub(crate) fn hooks(&self) -> SessionHooks {
+        self.0.hooks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn run(&self, Wish { model, probe, reply }: Wish) {
@@ -139,7 +143,7 @@ impl Switches {
             let _ = reply.send(Ok(ModelSwitch { model: to, changed }));
             return;
         }
-        let hooks = self.0.hooks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let hooks = self.hooks();
         let heard = hooks.listens(HookEvent::PreModelSwitch) || hooks.listens(HookEvent::PostModelSwitch);
         let fields = if heard { self.fields(&from, &to, model.as_deref(), &hooks) } else { Value::Null };
         let said = hooks.run(HookEvent::PreModelSwitch, &to, fields.clone()).await;
@@ -150,10 +154,8 @@ impl Switches {
         lock(&self.0.live).model.clone_from(&to);
         let _ = reply.send(Ok(ModelSwitch { model: to.clone(), changed }));
         let said = hooks.run(HookEvent::PostModelSwitch, &to, fields).await;
-        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = MAX_TOLD.saturating_sub(told.len());
         let name = HookEvent::PostModelSwitch.as_str();
-        told.extend(said.context.iter().take(room).map(|text| words::hook_context(name, text)));
+        self.0.later.tell(said.context.iter().map(|text| words::hook_context(name, text)));
     }
 
     fn fields(&self, from: &str, to: &str, asked: Option<&str>, hooks: &SessionHooks) -> Value {

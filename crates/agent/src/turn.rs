@@ -268,7 +268,7 @@ impl Session {
                         return end;
                     }
                     self.answer_asks();
-                    self.hear_switches().await;
+                    self.hear_later().await;
                     self.compact_if_full(turn, stop).await;
                     // The summary has cost something.
                     if let Some(end) = limits.before_call(self.spent()) {

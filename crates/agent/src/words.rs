@@ -176,8 +176,8 @@ pub(crate) fn skill(folder: &str, body: &str) -> String {
 }
 
 /// Answers a call of a skill that there is not.
-pub(crate) fn unknown_skill(name: &str, known: &[&str]) -> String {
-    let known = known.iter().take(100).copied().collect::<Vec<_>>().join(", ");
+pub(crate) fn unknown_skill(name: &str, known: &[String]) -> String {
+    let known = known.iter().take(100).map(String::as_str).collect::<Vec<_>>().join(", ");
     format!("There is no skill {:?}. The skills are: {known}.", shortened(name))
 }
 
@@ -474,6 +474,12 @@ pub(crate) fn surroundings(cwd: &Path, more: &[std::path::PathBuf], date: &str) 
         text.push_str(&format!("\n- You may also work in: {}", directory.display()));
     }
     text
+}
+
+/// Tells the model of more directories.
+pub(crate) fn directories_added(directories: &[&Path]) -> String {
+    let listed = directories.iter().map(|directory| format!("\n- {}", directory.display()));
+    format!("From now on you may also work in:{}", listed.collect::<String>())
 }
 
 /// The preset: what an agent is told that has no prompt of its own.

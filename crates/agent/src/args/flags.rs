@@ -6,7 +6,7 @@ use crate::settings::Sources;
 use std::str::FromStr;
 
 use serde_json::Value;
-use wardian_agent::{NanoUsd, Thinking, ToolSet};
+use wardian_agent::{NanoUsd, SetupTrigger, Thinking, ToolSet};
 
 use super::{Args, Complaint, OutputFormat, split_rules};
 
@@ -116,9 +116,12 @@ const FLAGS: &[Flag] = &[
     switch("fork-session", |args| args.fork = true),
     switch("include-hook-events", |args| args.include_hook_events = true),
     switch("include-partial-messages", |args| args.include_partial_messages = true),
+    switch("init", |args| args.set_up = Some(SetupTrigger::Init)),
+    switch("init-only", |args| (args.set_up, args.init_only) = (Some(SetupTrigger::Init), true)),
     value("input-format", |args, given| given.choice(&INPUTS).map(|stream| args.stream_input = stream)),
     value("json-schema", |args, given| given.json().map(|schema| args.output_schema = Some(schema))),
     text("managed-settings", |args, value| args.managed_settings = not_empty(value)),
+    switch("maintenance", |args| args.set_up = args.set_up.or(Some(SetupTrigger::Maintenance))),
     value("max-budget-usd", |args, given| given.dollars().map(|amount| args.max_budget = Some(amount))),
     value("max-thinking-tokens", |args, given| given.parsed().map(|tokens| args.thinking = budget(tokens))),
     value("max-turns", |args, given| given.at_least_one().map(|turns| args.max_turns = Some(turns))),

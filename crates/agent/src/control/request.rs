@@ -146,6 +146,8 @@ impl Front {
             "read_file" => self.read_file(asked),
             "reload_output_styles" => Ok(Answer::Now(json!({"available_output_styles": ["default"]}))),
             "reload_plugins" => Ok(Answer::Now(self.plugins())),
+            "register_repo_root" => self.register_repo_root(asked),
+            "reload_skills" => self.reload_skills(),
             "rename_session" => self.rename_session(asked).await,
             "rewind_files" => self.rewind_files(asked),
             "seed_read_state" => self.seed_read_state(asked).await,

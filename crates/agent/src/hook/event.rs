@@ -180,7 +180,10 @@ impl HookEvent {
     /// Whether the permission mode is told with it.
     pub(super) const fn tells_mode(self) -> bool {
         self.is_within_session()
-            && !matches!(self, Self::MessageDisplay | Self::PreModelSwitch | Self::PostModelSwitch)
+            && !matches!(
+                self,
+                Self::MessageDisplay | Self::PreModelSwitch | Self::PostModelSwitch | Self::DirectoryAdded
+            )
     }
 
     /// Whether hosts hear of it through the control channel. source: the official CLI, observed: what happens before the

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{HookEvent, HookOutcome, SessionHooks};
-use crate::{random, words};
+use crate::{SetupTrigger, random, words};
 
 /// How often in a row hooks may keep a turn from ending. source: the official CLI, observed.
 pub(crate) const STOP_CAP: u32 = 8;
@@ -44,6 +44,13 @@ impl SessionHooks {
     pub(crate) async fn session_started(&self, source: &str, model: &str) -> Vec<String> {
         let event = HookEvent::SessionStart;
         let outcome = self.run(event, source, json!({"source": source, "model": model})).await;
+        outcome.context.iter().map(|text| words::hook_context(event.as_str(), text)).collect()
+    }
+
+    /// Runs the hooks on the set-up of a session. Gives what they have for the model.
+    pub(crate) async fn set_up(&self, trigger: SetupTrigger) -> Vec<String> {
+        let event = HookEvent::Setup;
+        let outcome = self.run(event, trigger.as_str(), json!({"trigger": trigger.as_str()})).await;
         outcome.context.iter().map(|text| words::hook_context(event.as_str(), text)).collect()
     }
 

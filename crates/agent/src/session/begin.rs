@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::context::Asks;
 use crate::frames::Out;
 use crate::hook::{SessionHooks, Surroundings};
+use crate::later::Later;
 use crate::mcp::Mcp;
 use crate::offer::ServerTools;
 use crate::prompt::{self, Opening};
@@ -97,6 +98,7 @@ pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Resu
             told: options.include_hook_events,
         },
     );
+    let later = Later::default();
     Ok(Setup {
         system: prompt::system(&options, &context, &additional_directories, (out.clock)()),
         plan_mode_instructions: options.plan_mode_instructions.clone(),
@@ -107,7 +109,8 @@ pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Resu
         asks: Asks::default(),
         opening: Opening::new(&options, &context, &additional_directories, (out.clock)()),
         tasks: Tasks::new(out.clone(), &context.output_dir),
-        switches: Switches::new(&live, &client, &hooks),
+        switches: Switches::new(&live, &client, &hooks, &later),
+        later,
         hooks,
         agents,
         agent: main_agent,

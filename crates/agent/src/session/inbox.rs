@@ -7,11 +7,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::authorise::{Live, lock};
+use crate::authorise::{Live, lock, resolve};
 use crate::context::Asks;
+use crate::later::{Later, show_directory};
 use crate::query::{Command, text_prompt};
 use crate::queue::Queue;
 use crate::session::Setup;
+use crate::skill::Skills;
 use crate::switch::Switches;
 use crate::task::{Notice, Tasks};
 use crate::{Error, Interrupted, Prompt, UserMessage};
@@ -32,6 +34,8 @@ pub(super) struct Inbox {
     open: bool,
     asks: Asks,
     switches: Switches,
+    later: Later,
+    skills: Skills,
     tasks: Tasks,
     /// How long what is in the background is waited for once no more prompts come.
     pub(super) patience: Duration,
@@ -51,6 +55,8 @@ impl Inbox {
             open,
             asks: setup.asks.clone(),
             switches: setup.switches.clone(),
+            later: setup.later.clone(),
+            skills: setup.skills.clone(),
             tasks: setup.tasks.clone(),
             patience: Duration::ZERO,
             spares_tasks: false,
@@ -144,6 +150,23 @@ impl Inbox {
                 let _ = reply.send(lock(live).set_mode(mode));
             }
             Command::ContextUsage(reply) => self.asks.push(reply),
+            Command::SetSkills { skills, reply } => {
+                self.skills.replace(skills);
+                let _ = reply.send(());
+            }
+            Command::AddDirectory { directory, reply } => {
+                let roots = &mut lock(live).policy.roots;
+                if let Err(error) = self.later.add_directory(&directory, roots.len()) {
+                    let _ = reply.send(Err(error));
+                    return;
+                }
+                roots.push(resolve(&directory.path));
+                let hooks = self.switches.hooks();
+                self.tasks.spawn(async move {
+                    show_directory(&hooks, &directory).await;
+                    let _ = reply.send(Ok(()));
+                });
+            }
             Command::SwitchModel(wish) => self.switches.begin(wish, &self.tasks),
         }
     }

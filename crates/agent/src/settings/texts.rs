@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use wardian_agent::command::{self, CustomCommand};
 use wardian_agent::memory::{self, MemorySources};
+
+use crate::shelves::Shelves;
 
 use super::{Effective, Place, Sources};
 
@@ -18,19 +19,7 @@ impl Effective {
             local: sources.local,
         };
         self.memory = memory::load(&wanted, place.project);
-        let of_user = user.map(|folder| command::discover(&folder.join("commands"), "user"));
-        let project = place.project.join(".claude/commands");
-        let of_project = sources.project.then(|| command::discover(&project, "project"));
-        let bounded = |command: CustomCommand| {
-            let allowed_tools = if place.trusted { command.allowed_tools } else { Vec::new() };
-            CustomCommand { allowed_tools, ..command }
-        };
-        // Of one name, the project's goes before the user's.
-        self.commands = of_project.into_iter().flatten().map(bounded).collect();
-        for command in of_user.into_iter().flatten() {
-            if self.commands.iter().all(|known| known.name != command.name) {
-                self.commands.push(command);
-            }
-        }
+        self.shelves = Shelves::new(user, sources.project.then_some(place.project), place.trusted, wanted);
+        self.commands = self.shelves.commands();
     }
 }

@@ -10,6 +10,7 @@ use wardian_policy::PermissionMode;
 
 use super::{AgentDefinition, AgentSource, MAX_DEFINITIONS};
 use crate::frontmatter::Document;
+use crate::shelf::Shelf;
 
 /// The longest name of an agent, in bytes.
 const MAX_NAME_BYTES: usize = 128;
@@ -53,15 +54,15 @@ fn definition(name: &str, fields: &Map<String, Value>) -> Result<AgentDefinition
 /// Reads the definitions of a folder and of those within it: `*.md` files. What cannot be used is left out, with the
 /// reason. Blocks.
 #[must_use]
-pub fn files(folder: &Path, source: AgentSource) -> (BTreeMap<String, AgentDefinition>, Vec<String>) {
+pub fn files(shelf: &Shelf, source: AgentSource) -> (BTreeMap<String, AgentDefinition>, Vec<String>) {
     let (mut found, mut complaints) = (BTreeMap::new(), Vec::new());
     let mut paths = Vec::new();
-    collect(folder, 0, &mut paths);
+    collect(&shelf.folder, 0, &mut paths);
     paths.sort();
     for path in paths {
-        match file(&path, source) {
+        match file(&path, source, shelf) {
             Ok((name, definition)) => {
-                found.insert(name, definition);
+                found.insert(shelf.named(&name), definition);
             }
             Err(error) => complaints.push(format!("no agent in {}: {error}", path.display())),
         }
@@ -85,8 +86,8 @@ fn collect(folder: &Path, depth: usize, paths: &mut Vec<std::path::PathBuf>) {
     }
 }
 
-fn file(path: &Path, source: AgentSource) -> Result<(String, AgentDefinition), String> {
-    let document = Document::read(path).map_err(|error| error.to_string())?;
+fn file(path: &Path, source: AgentSource, shelf: &Shelf) -> Result<(String, AgentDefinition), String> {
+    let document = Document::read(path, shelf.root.as_deref()).map_err(|error| error.to_string())?;
     let name = document.text("name").ok_or("'name' is missing")?;
     check_name(&name)?;
     let description = document.text("description").ok_or("'description' is missing")?;
@@ -222,7 +223,7 @@ mod tests {
             0,
         )
         .unwrap();
-        let (found, complaints) = files(folder.path(), AgentSource::Project);
+        let (found, complaints) = files(&Shelf::new(folder.path(), "project"), AgentSource::Project);
         assert_eq!(found.keys().collect::<Vec<_>>(), ["deep", "filer"]);
         assert_eq!(found["filer"].prompt, "You file.");
         assert_eq!(found["filer"].tools.as_deref().unwrap(), ["Read", "Write"]);

@@ -144,6 +144,11 @@ pub fn open_listed(path: &Path) -> Result<(File, Metadata), OpenError> {
     Ok((file, metadata))
 }
 
+/// Where an open file lies, all links resolved.
+pub fn real_path(file: &File) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
 fn check_kind(metadata: &Metadata) -> Result<(), OpenError> {
     let kind = metadata.file_type();
     if kind.is_file() {
@@ -168,8 +173,7 @@ fn is_about_a_process(file: &File) -> io::Result<bool> {
     if rustix::fs::fstatfs(file)?.f_type != rustix::fs::PROC_SUPER_MAGIC {
         return Ok(false);
     }
-    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-    Ok(path.components().any(|component| match component {
+    Ok(real_path(file)?.components().any(|component| match component {
         Component::Normal(name) => name.as_encoded_bytes().iter().all(u8::is_ascii_digit),
         _ => false,
     }))

@@ -45,7 +45,7 @@ impl Tool for SkillTool {
             let Some(skill) = self.0.get(name) else {
                 return ToolOutput::error(words::unknown_skill(name, &self.0.names()));
             };
-            if !self.0.is_enabled(skill) {
+            if !self.0.is_enabled(&skill) {
                 return ToolOutput::error(words::skill_not_enabled(&skill.name));
             }
             if !skill.for_model {

@@ -1,7 +1,7 @@
 //! Hooks on the beginning and the end of a turn.
 
 use tokio_util::sync::CancellationToken;
-use wardian_protocol::{ContentBlock, Role};
+use wardian_protocol::ContentBlock;
 
 use super::{Cause, Turn, text_of};
 use crate::hook::{Heard, STOP_CAP, Stopping};
@@ -49,18 +49,8 @@ impl Session {
         turn.progress.after_tools(self.setup.limits)
     }
 
-    /// Tells the model what hooks on a switch of models have for it. A reply that is to be taken up again is not cut in
-    /// two by it.
-    pub(super) async fn hear_switches(&mut self) {
-        let is_next = self.history.last().is_some_and(|last| last.role == Role::User);
-        if is_next && self.setup.out.agent.is_none() {
-            let told = self.setup.switches.take_told();
-            self.be_told(told).await;
-        }
-    }
-
     /// Tells the model what nobody else is shown.
-    pub(super) async fn be_told(&mut self, context: Vec<String>) {
+    pub(crate) async fn be_told(&mut self, context: Vec<String>) {
         if context.is_empty() {
             return;
         }

@@ -1,5 +1,7 @@
 //! What changes while the agent runs.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::process::{Agent, kind_of, kinds_of};
@@ -9,7 +11,7 @@ const SONNET: &str = "claude-sonnet-5";
 const HAIKU: &str = "claude-haiku-5-5";
 
 /// The agent once the host has said which callbacks there are.
-async fn hooked(server: &wardian_model::Server, cwd: &std::path::Path, events: &[&str]) -> Agent {
+async fn hooked(server: &wardian_model::Server, cwd: &Path, events: &[&str]) -> Agent {
     let mut agent = Agent::start(server, cwd, &["--model", SONNET]);
     let hooks: serde_json::Map<String, Value> =
         events.iter().map(|event| ((*event).to_owned(), json!([{"hookCallbackIds": [event]}]))).collect();
@@ -132,4 +134,174 @@ async fn what_fills_the_window_is_told_while_the_model_speaks_and_while_a_tool_r
     agent.control("3", json!({"subtype": "interrupt"})).await;
     agent.until("result/error_during_execution").await;
     agent.end().await;
+}
+
+/// Hooks of a `--settings` flag that keep what they are told in files of their events.
+fn keeping(folder: &Path, events: &[&str]) -> String {
+    let hooks: serde_json::Map<String, Value> = events
+        .iter()
+        .map(|event| {
+            let command =
+                format!("cat >> {}/{event}; echo {event} >> {}/order", folder.display(), folder.display());
+            ((*event).to_owned(), json!([{"hooks": [{"type": "command", "command": command}]}]))
+        })
+        .collect();
+    json!({"hooks": hooks}).to_string()
+}
+
+#[tokio::test]
+async fn hooks_on_the_set_up_run_before_the_beginning() {
+    for (flags, trigger) in [
+        (&["--init"][..], "init"),
+        (&["--maintenance"], "maintenance"),
+        (&["--maintenance", "--init"], "init"),
+        (&["--init", "--maintenance"], "init"),
+    ] {
+        let server = model(&json!({"replies": [{"text": "Hi."}]})).await;
+        let (folder, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let settings = keeping(kept.path(), &["Setup", "SessionStart"]);
+        let flags: Vec<&str> = flags.iter().copied().chain(["--settings", &settings]).collect();
+        let mut agent = Agent::start(&server, folder.path(), &flags);
+        agent.prompt("hi").await;
+        agent.until("result/success").await;
+        agent.end().await;
+        let told = std::fs::read_to_string(kept.path().join("Setup")).unwrap();
+        let told: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(
+            (&told["hook_event_name"], &told["trigger"]),
+            (&json!("Setup"), &json!(trigger)),
+            "{flags:?}"
+        );
+        assert_eq!(told.get("permission_mode"), None);
+        assert_eq!(std::fs::read_to_string(kept.path().join("order")).unwrap(), "Setup\nSessionStart\n");
+    }
+}
+
+#[tokio::test]
+async fn who_only_sets_up_hears_nothing_and_asks_nothing() {
+    let server = model(&json!({"replies": []})).await;
+    let (folder, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let settings = keeping(kept.path(), &["Setup", "SessionStart"]);
+    let agent = Agent::start(&server, folder.path(), &["--init-only", "--settings", &settings]);
+    let (frames, stderr, code) = agent.wait().await;
+    assert_eq!((frames, stderr, code), (vec![], String::new(), Some(0)));
+    assert_eq!(std::fs::read_to_string(kept.path().join("order")).unwrap(), "Setup\nSessionStart\n");
+    assert!(server.requests().is_empty());
+}
+
+fn write(folder: &Path, path: &str, text: &str) {
+    let path = folder.join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+/// Checks that what the model was told in one request it was told again in the next, before anything else.
+fn begins_as_before(server: &wardian_model::Server) {
+    let plain = |mut body: Value| {
+        fn strip(value: &mut Value) {
+            match value {
+                Value::Object(fields) => {
+                    fields.shift_remove("cache_control");
+                    fields.values_mut().for_each(strip);
+                }
+                Value::Array(items) => items.iter_mut().for_each(strip),
+                _ => (),
+            }
+        }
+        strip(&mut body);
+        body
+    };
+    let bodies: Vec<Value> = server.requests().iter().map(|request| plain(request.body.clone())).collect();
+    for pair in bodies.windows(2) {
+        let (before, after) =
+            (pair[0]["messages"].as_array().unwrap(), pair[1]["messages"].as_array().unwrap());
+        assert_eq!(before[..], after[..before.len()]);
+        assert_eq!((&pair[0]["system"], &pair[0]["tools"]), (&pair[1]["system"], &pair[1]["tools"]));
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_the_host_registers_counts_from_then_on() {
+    let server = model(&json!({"replies": [{"text": "Hi.", "repeat": true}]})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let work = folder.path().join("work").canonicalize().unwrap_or_else(|_| folder.path().join("work"));
+    write(folder.path(), "outside/CLAUDE.md", "Mind the SECRETS.");
+    write(&work, "clone/CLAUDE.md", "Mind the PLUMS.");
+    write(&work, "clone/.claude/skills/peel/SKILL.md", "---\ndescription: Peels\n---\nPeel.");
+    write(folder.path(), "outside/secret/SKILL.md", "---\ndescription: SECRET\n---\nSecret.");
+    std::os::unix::fs::symlink(
+        folder.path().join("outside/secret"),
+        work.join("clone/.claude/skills/secret"),
+    )
+    .unwrap();
+    std::os::unix::fs::symlink(folder.path().join("outside"), work.join("link")).unwrap();
+    let mut agent = hooked(&server, &work, &["DirectoryAdded"]).await;
+    agent.prompt("first").await;
+    agent.until("state/idle").await;
+    let clone = work.canonicalize().unwrap().join("clone");
+    let register = |directory: &str| json!({"subtype": "register_repo_root", "directory": directory, "reload_claude_md": true, "reload_skills": true});
+    agent.control("1", register("clone")).await;
+    let asked = agent.until("asks/hook_callback").await.pop().unwrap();
+    let input = &asked["request"]["input"];
+    assert_eq!(
+        [&input["hook_event_name"], &input["directory"], &input["source"]],
+        [&json!("DirectoryAdded"), &json!(clone), &json!("register_repo_root")]
+    );
+    agent.answer(&asked, json!({})).await;
+    let answered = agent.until("answers/success").await;
+    assert_eq!(kinds_of(&answered), ["system/commands_changed", "answers/success"]);
+    let names: Vec<&Value> =
+        answered[0]["commands"].as_array().unwrap().iter().map(|command| &command["name"]).collect();
+    assert!(names.contains(&&json!("peel")) && !names.contains(&&json!("secret")), "{names:?}");
+    assert_eq!(answered[1]["response"]["response"], json!({"directory": clone}));
+    for directory in ["clone", "link", "..", "nope", "../outside", ""] {
+        agent.control("no", register(directory)).await;
+        assert_eq!(kinds_of(&agent.until("answers/error").await), ["answers/error"], "{directory}");
+    }
+    agent.prompt("second").await;
+    let frames = agent.until("result/success").await;
+    let init = frames.iter().find(|frame| kind_of(frame) == "system/init").unwrap();
+    assert_eq!((&init["additional_directories"], &init["skills"]), (&json!([clone]), &json!(["peel"])));
+    let told = server.requests()[1].body["messages"].to_string();
+    for text in ["Mind the PLUMS", "peel: Peels", &format!("- {}", clone.display())] {
+        assert!(told.contains(text), "{text}");
+    }
+    assert!(!told.contains("SECRET"));
+    begins_as_before(&server);
+    assert_eq!(agent.end().await.2, Some(0));
+}
+
+#[tokio::test]
+async fn skills_are_read_anew_and_what_was_said_of_them_stays() {
+    let server = model(&json!({"replies": [{"text": "Hi.", "repeat": true}]})).await;
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), ".claude/skills/peel/SKILL.md", "---\ndescription: Peels\n---\nPeel.");
+    let mut agent = hooked(&server, folder.path(), &[]).await;
+    agent.prompt("first").await;
+    agent.until("state/idle").await;
+    agent.control("same", json!({"subtype": "reload_skills"})).await;
+    assert_eq!(kinds_of(&agent.until("answers/success").await), ["answers/success"]);
+    write(folder.path(), ".claude/skills/peel/SKILL.md", "---\ndescription: Peels twice\n---\nPeel.");
+    write(folder.path(), ".claude/skills/core/SKILL.md", "---\ndescription: Cores\n---\nCore.");
+    write(folder.path(), ".claude/skills/broken/SKILL.md", "---\n: [\n---\nStill here.");
+    agent.control("1", json!({"subtype": "reload_skills"})).await;
+    let frames = agent.until("answers/success").await;
+    assert_eq!(kinds_of(&frames), ["system/commands_changed", "answers/success"]);
+    let skills = frames[1]["response"]["response"]["skills"].as_array().unwrap();
+    let listed: Vec<String> =
+        skills.iter().map(|one| format!("{}: {}", one["name"], one["description"])).collect();
+    assert_eq!(
+        listed,
+        [
+            "\"broken\": \"Still here. (project)\"",
+            "\"core\": \"Cores (project)\"",
+            "\"peel\": \"Peels twice (project)\""
+        ]
+    );
+    agent.prompt("/core it").await;
+    agent.until("result/success").await;
+    let told = server.requests()[1].body["messages"].to_string();
+    assert!(told.contains("- peel: Peels twice") && told.contains("- core: Cores"), "{told}");
+    begins_as_before(&server);
+    assert_eq!(agent.end().await.2, Some(0));
 }

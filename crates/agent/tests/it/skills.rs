@@ -1,7 +1,7 @@
 //! Skills: found in folders, named to the model, used by it or typed by the user.
 
 use serde_json::{Value, json};
-use wardian_agent::{Message, Options, ToolSet, query, skill};
+use wardian_agent::{Message, Options, Shelf, ToolSet, query, skill};
 
 use crate::support::{call, messages, model, options, result, tool_results};
 
@@ -15,7 +15,7 @@ fn with_skills(folder: &std::path::Path, options: Options) -> Options {
     write(&place, "greet", "---\ndescription: Greets people\n---\nSay hello to $ARGUMENTS.\n");
     write(&place, "echo", "---\ndescription: Echoes\nallowed-tools: Bash(echo *)\n---\nUse echo.\n");
     write(&place, "mine", "---\ndescription: Only typed\ndisable-model-invocation: true\n---\nDo mine.\n");
-    Options { skills: skill::discover(&place, "project"), ..options }
+    Options { skills: skill::discover(&Shelf::new(&place, "project")), ..options }
 }
 
 fn use_skill(id: &str, skill: &str) -> Value {
@@ -75,7 +75,7 @@ async fn what_a_skill_allows_ends_with_the_turn() {
     let folder = tempfile::tempdir().unwrap();
     write(&folder.path().join("s"), "touch", "---\nallowed-tools: Bash(touch made-2)\n---\nTouch.");
     let options = Options {
-        skills: skill::discover(&folder.path().join("s"), "project"),
+        skills: skill::discover(&Shelf::new(folder.path().join("s"), "project")),
         allowed_tools: vec!["Skill(touch)".to_owned()],
         ..options(&model, folder.path())
     };

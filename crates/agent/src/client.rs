@@ -138,9 +138,14 @@ impl Client {
 /// Puts TLS on connections, with the system's root certificates.
 pub(crate) fn https(mut http: HttpConnector) -> std::io::Result<hyper_rustls::HttpsConnector<HttpConnector>> {
     http.enforce_http(false);
+    tls(http)
+}
+
+/// TLS over any connection.
+pub(crate) fn tls<Inner>(inner: Inner) -> std::io::Result<hyper_rustls::HttpsConnector<Inner>> {
     let builder = hyper_rustls::HttpsConnectorBuilder::new()
         .with_provider_and_native_roots(rustls::crypto::ring::default_provider())?;
-    Ok(builder.https_only().enable_http1().wrap_connector(http))
+    Ok(builder.https_only().enable_http1().wrap_connector(inner))
 }
 
 /// A reply under way.

@@ -40,8 +40,12 @@ pub struct Environment {
     /// `CLAUDE_CODE_SDK_READS_SESSION_STATE=1`: the host is an Agent SDK, which knows that several prompts may become one
     /// turn.
     pub sdk_prompts: bool,
-    /// `HTTPS_PROXY`, or `https_proxy`: the way of WebFetch to the web.
+    /// `HTTPS_PROXY`, or `https_proxy`: the way of WebFetch to the web, and to tool servers with TLS.
     pub web_proxy: Option<String>,
+    /// `http_proxy`, or `HTTP_PROXY`: the way to tool servers without TLS.
+    pub http_proxy: Option<String>,
+    /// `NO_PROXY`, or `no_proxy`: what is reached without a proxy.
+    pub no_proxy: Vec<String>,
     /// `IS_SANDBOX=1`: root is nobody's root here.
     pub is_sandbox: bool,
     /// `HOME`.
@@ -168,6 +172,11 @@ impl Environment {
             tool_search: tool_search(get("ENABLE_TOOL_SEARCH").as_deref()),
             trusts_project: get("WARDIAN_TRUST_PROJECT").as_deref() == Some("1"),
             sdk_prompts: get("CLAUDE_CODE_SDK_READS_SESSION_STATE").as_deref() == Some("1"),
+            http_proxy: get("http_proxy").or_else(|| get("HTTP_PROXY")),
+            no_proxy: get("NO_PROXY")
+                .or_else(|| get("no_proxy"))
+                .map(|list| list.split(',').map(|entry| entry.trim().to_owned()).collect())
+                .unwrap_or_default(),
             web_proxy: get("HTTPS_PROXY").or_else(|| get("https_proxy")),
             is_sandbox: get("IS_SANDBOX").as_deref() == Some("1"),
             home: get("HOME").map(PathBuf::from),

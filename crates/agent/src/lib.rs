@@ -23,6 +23,7 @@ pub mod options;
 pub mod output;
 pub mod permission;
 mod prompt;
+mod proxy;
 pub mod query;
 mod queue;
 mod random;

@@ -6,6 +6,7 @@ mod connection;
 mod content;
 mod host;
 mod registry;
+mod secrets;
 mod sse;
 mod stdio;
 mod tool;

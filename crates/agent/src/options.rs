@@ -130,6 +130,10 @@ pub struct Options {
     pub tool_limits: ToolLimits,
     /// The proxy that WebFetch reaches the web through, `http://host:port`: without one it reaches nothing.
     pub web_proxy: Option<String>,
+    /// The proxy to tool servers at an address without TLS, as `http://host:port`.
+    pub http_proxy: Option<String>,
+    /// Hosts of tool servers that are reached without a proxy: `*`, or names with what is below them. This machine is.
+    pub no_proxy: Vec<String>,
     /// How the model is reached.
     pub api: ApiConfig,
     /// Whether, and how much, the model thinks.
@@ -229,6 +233,8 @@ impl Default for Options {
             output_dir: None,
             tool_limits: ToolLimits::default(),
             web_proxy: None,
+            http_proxy: None,
+            no_proxy: Vec::new(),
             api: ApiConfig::default(),
             thinking: Thinking::default(),
             thinking_display: None,

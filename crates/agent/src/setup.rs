@@ -111,6 +111,8 @@ impl Setup {
         let options = Options {
             skills,
             web_proxy: environment.web_proxy,
+            http_proxy: environment.http_proxy,
+            no_proxy: environment.no_proxy,
             cwd,
             model: args.model.take().or(environment.model).unwrap_or(defaults.model),
             fallback_models: std::mem::take(&mut args.fallback_models),

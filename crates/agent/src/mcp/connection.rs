@@ -17,6 +17,7 @@ use rmcp::service::{
     Service, ServiceError,
 };
 use rmcp::transport::Transport;
+use rmcp::transport::common::client_side_sse::ExponentialBackoff;
 use rmcp::transport::streamable_http_client::{
     StreamableHttpClientTransport, StreamableHttpClientTransportConfig,
 };
@@ -27,6 +28,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::host::HostTransport;
+use super::secrets::Secrets;
 use super::sse::{NoStream, SseTransport};
 use super::stdio::{LastWords, Launch, Program};
 use super::web::Web;
@@ -35,11 +37,15 @@ use super::{Elicitation, Elicited, McpServer, McpTransport, OnElicitation, PROTO
 use crate::Options;
 use crate::frames::Out;
 use crate::hook::{HookEvent, HookOutcome, SessionHooks};
+use crate::proxy::Proxies;
 
 /// The most pages of one list.
 const MAX_PAGES: usize = 64;
 /// How long a server is told that a call of it is off.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a stream that broke off is taken up again, and how soon, each time twice as late: some six seconds together.
+const RECONNECTS: usize = 5;
+const RECONNECT_AFTER: Duration = Duration::from_millis(200);
 /// The longest text, and the largest form, that a server may put to the user.
 const MAX_QUESTION_BYTES: usize = 64 * 1024;
 
@@ -50,6 +56,8 @@ pub(super) struct Surroundings {
     /// What starts programs in their place, so that they die with us.
     pub(super) launcher: Vec<String>,
     pub(super) on_elicitation: Option<OnElicitation>,
+    /// The ways to servers at an address.
+    proxies: Proxies,
     /// The most characters of a result that the model gets.
     pub(super) max_output_chars: usize,
     /// The session, while it is up.
@@ -69,6 +77,7 @@ impl Surroundings {
             env: Arc::new(options.env.clone()),
             launcher: options.mcp_launcher.clone(),
             on_elicitation: options.on_elicitation.clone(),
+            proxies: Proxies::new(options),
             max_output_chars: options.max_mcp_output_chars,
             session: Mutex::new(None),
         }
@@ -101,6 +110,7 @@ pub(super) enum Failure {
 #[derive(Debug)]
 pub(super) struct Connection {
     peer: Peer<RoleClient>,
+    secrets: Secrets,
 }
 
 /// What a connection is held by.
@@ -113,6 +123,21 @@ pub(super) struct Opened {
 
 /// Connects to a server. `stderr` takes what a program writes there.
 pub(super) async fn open(
+    server: &McpServer,
+    ears: Ears,
+    inbound: mpsc::Receiver<Value>,
+    stderr: impl FnOnce(LastWords, ChildStderr),
+    stop: CancellationToken,
+) -> Result<Opened, Failure> {
+    let secrets = Secrets::of(&server.transport);
+    let opened = connect(server, ears, inbound, stderr, stop).await;
+    opened.map_err(|failure| match failure {
+        Failure::NeedsAuth => failure,
+        Failure::Failed(text) => Failure::Failed(secrets.hidden(text)),
+    })
+}
+
+async fn connect(
     server: &McpServer,
     ears: Ears,
     inbound: mpsc::Receiver<Value>,
@@ -148,15 +173,18 @@ pub(super) async fn open(
             }
         }
         McpTransport::Http { url, headers } => {
-            let web = Web::new(url, headers).map_err(Failure::Failed)?;
-            let config = StreamableHttpClientTransportConfig::with_uri(url.as_str())
-                .max_sse_event_size(MAX_MESSAGE_BYTES)
-                .max_json_response_size(MAX_MESSAGE_BYTES);
+            let web = Web::new(url, headers, &surroundings.proxies).map_err(Failure::Failed)?;
+            let mut config = StreamableHttpClientTransportConfig::with_uri(url.as_str());
+            let mut reconnects = ExponentialBackoff::default();
+            (reconnects.max_times, reconnects.base_duration) = (Some(RECONNECTS), RECONNECT_AFTER);
+            config.retry_config = Arc::new(reconnects);
+            let config =
+                config.max_sse_event_size(MAX_MESSAGE_BYTES).max_json_response_size(MAX_MESSAGE_BYTES);
             let transport = StreamableHttpClientTransport::with_client(web, config);
             Ok(opened(served.over(transport).await?, None))
         }
         McpTransport::Sse { url, headers } => {
-            let web = Web::new(url, headers).map_err(Failure::Failed)?;
+            let web = Web::new(url, headers, &surroundings.proxies).map_err(Failure::Failed)?;
             let transport = SseTransport::open(web).await.map_err(|failure| match failure {
                 NoStream::Unauthorized => Failure::NeedsAuth,
                 NoStream::Failed(text) => Failure::Failed(text),
@@ -227,8 +255,8 @@ pub(super) struct About {
 }
 
 impl Connection {
-    pub(super) fn new(running: &RunningService<RoleClient, Ears>) -> Self {
-        Self { peer: running.peer().clone() }
+    pub(super) fn new(running: &RunningService<RoleClient, Ears>, server: &McpServer) -> Self {
+        Self { peer: running.peer().clone(), secrets: Secrets::of(&server.transport) }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -326,7 +354,8 @@ impl Connection {
         let mut options = PeerRequestOptions::no_options();
         options.meta = meta;
         let asked = self.peer.send_cancellable_request(request, options).await;
-        let mut asked = asked.map_err(|error| reason(&error))?;
+        let told = |error| self.secrets.hidden(reason(&error));
+        let mut asked = asked.map_err(told)?;
         tokio::select! {
             biased;
             () = stop.cancelled() => {
@@ -335,7 +364,7 @@ impl Connection {
             }
             answer = &mut asked.rx => match answer {
                 Ok(Ok(result)) => Ok(raw(result)),
-                Ok(Err(error)) => Err(reason(&error)),
+                Ok(Err(error)) => Err(told(error)),
                 Err(_) => Err(CLOSED.to_owned()),
             },
         }

@@ -348,7 +348,7 @@ impl Keeper {
             });
         };
         let opened = open(&self.server, ears, inbound, listen, self.stop.child_token()).await?;
-        let connection = Arc::new(Connection::new(&opened.running));
+        let connection = Arc::new(Connection::new(&opened.running, &self.server));
         let tools = self.list(registry, &connection).await.map_err(Failure::Failed)?;
         Ok((opened, connection, tools))
     }

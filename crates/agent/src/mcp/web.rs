@@ -9,7 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT, WWW_AUTHENTICATE,
+};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -26,6 +29,7 @@ use tokio::time::timeout;
 use wardian_protocol::sse::SseDecoder;
 
 use super::wire::{MAX_MESSAGE_BYTES, Reader};
+use crate::proxy::{Proxies, Proxy};
 
 /// How long a connection may take to stand.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,6 +41,9 @@ const MAX_REFUSAL_BYTES: usize = 16 * 1024;
 const MAX_REFUSAL_CHARS: usize = 300;
 /// Who we say we are.
 const AGENT_NAME: &str = concat!("wardian-agent/", env!("CARGO_PKG_VERSION"));
+/// Headers that say where a request ends, or that are for the next hop alone: not a server's to set.
+const FRAMING: [HeaderName; 7] =
+    [CONNECTION, CONTENT_LENGTH, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 /// The header of a session.
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 /// The header of the last event that came.
@@ -55,6 +62,7 @@ pub(super) struct Web(Arc<Inner>);
 
 struct Inner {
     uri: Uri,
+    proxy: Option<Proxy>,
     headers: HeaderMap,
     transport: OnceLock<Transport>,
 }
@@ -64,20 +72,30 @@ type Body = Full<Bytes>;
 enum Transport {
     Tcp(legacy::Client<HttpConnector, Body>),
     Tls(legacy::Client<hyper_rustls::HttpsConnector<HttpConnector>, Body>),
+    ProxiedTcp(legacy::Client<Proxy, Body>),
+    ProxiedTls(legacy::Client<hyper_rustls::HttpsConnector<Proxy>, Body>),
 }
 
 impl Web {
-    pub(super) fn new(url: &str, headers: &[(String, String)]) -> Result<Self, String> {
+    pub(super) fn new(url: &str, headers: &[(String, String)], proxies: &Proxies) -> Result<Self, String> {
         let uri = address(url)?;
+        let proxy = proxies.to(&uri)?;
         let mut map = HeaderMap::new();
         map.insert(USER_AGENT, HeaderValue::from_static(AGENT_NAME));
         for (name, value) in headers {
             let broken = || format!("its header {name:?} cannot be sent");
             let mut value = HeaderValue::try_from(value).map_err(|_| broken())?;
             value.set_sensitive(true);
-            map.insert(HeaderName::try_from(name).map_err(|_| broken())?, value);
+            let name = HeaderName::try_from(name).map_err(|_| broken())?;
+            if FRAMING.contains(&name) {
+                return Err(broken());
+            }
+            map.insert(name, value);
         }
-        Ok(Self(Arc::new(Inner { uri, headers: map, transport: OnceLock::new() })))
+        if let Some(authorization) = proxy.as_ref().and_then(|proxy| proxy.authorization(&uri)) {
+            map.insert(PROXY_AUTHORIZATION, authorization);
+        }
+        Ok(Self(Arc::new(Inner { uri, proxy, headers: map, transport: OnceLock::new() })))
     }
 
     /// Where the server is.
@@ -103,6 +121,8 @@ impl Web {
         let sent = match self.0.transport.get().expect("it was set above") {
             Transport::Tcp(client) => client.request(request).await,
             Transport::Tls(client) => client.request(request).await,
+            Transport::ProxiedTcp(client) => client.request(request).await,
+            Transport::ProxiedTls(client) => client.request(request).await,
         };
         sent.map_err(|error| WebError(crate::client::with_causes(&error)))
     }
@@ -110,15 +130,21 @@ impl Web {
     fn connector(&self) -> Result<Transport, WebError> {
         let mut builder = legacy::Client::builder(TokioExecutor::new());
         builder.pool_max_idle_per_host(2);
+        let is_tls = self.0.uri.scheme() != Some(&http::uri::Scheme::HTTP);
+        let no_roots = |error| WebError(format!("there are no root certificates: {error}"));
+        if let Some(proxy) = self.0.proxy.clone() {
+            if !is_tls {
+                return Ok(Transport::ProxiedTcp(builder.build(proxy)));
+            }
+            return Ok(Transport::ProxiedTls(builder.build(crate::client::tls(proxy).map_err(no_roots)?)));
+        }
         let mut http = HttpConnector::new();
         http.set_connect_timeout(Some(CONNECT_TIMEOUT));
         http.set_nodelay(true);
-        if self.0.uri.scheme() == Some(&http::uri::Scheme::HTTP) {
+        if !is_tls {
             return Ok(Transport::Tcp(builder.build(http)));
         }
-        let https = crate::client::https(http)
-            .map_err(|error| WebError(format!("there are no root certificates: {error}")))?;
-        Ok(Transport::Tls(builder.build(https)))
+        Ok(Transport::Tls(builder.build(crate::client::https(http).map_err(no_roots)?)))
     }
 
     /// The request of rmcp's worker, with what the protocol adds.

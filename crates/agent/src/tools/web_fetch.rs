@@ -14,14 +14,15 @@ use serde_json::{Value, json};
 use wardian_ledger::PriceTable;
 use wardian_protocol::ContentBlock;
 
-use self::proxy::{Fetched, Proxy};
+use self::fetch::Fetched;
 use super::Failure;
 use super::input::parse_input;
+use crate::proxy::Proxy;
 use crate::session::Setup;
 use crate::tool::{Tool, ToolContext, ToolOutput};
 
+mod fetch;
 mod page;
-mod proxy;
 
 /// How long a page may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -98,7 +99,7 @@ async fn fetch(input: Input, context: &ToolContext) -> Result<ToolOutput, Failur
     let proxy = Proxy::new(proxy).map_err(Failure::new)?;
     let fetched = tokio::select! {
         () = context.cancel.cancelled() => return Err(super::work::stopped()),
-        fetched = tokio::time::timeout(TIMEOUT, proxy.get(url)) => fetched,
+        fetched = tokio::time::timeout(TIMEOUT, fetch::get(&proxy, url)) => fetched,
     };
     let page = match fetched {
         Err(_) => return Err(Failure::new(format!("the page did not come within {} s", TIMEOUT.as_secs()))),

@@ -80,6 +80,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if "id" in asked: streams[self.path].put({"jsonrpc": "2.0", "id": asked["id"], "result": self.reply(asked)})
             return
         if what == "refuses": self.give(401, None, "", WWW_Authenticate="Bearer realm=x"); return
+        if what == "echoes": self.give(403, "text/plain", "bad " + str(dict(self.headers))); return
         if what == "breaks": self.give(500, "text/plain", "it is\nbroken"); return
         if what == "moves": self.give(302, None, "", Location="/stolen"); return
         if what == "is-html": self.give(200, "text/html", "<html>"); return
@@ -93,6 +94,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if "id" not in asked: self.give(202, None, ""); return
         if method == "tools/call":
             if what == "breaks-in-a-call": self.give(503, "text/plain", "later"); return
+            if what == "echoes-in-a-call":
+                self.give(200, "application/json", json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": {"code": 1, "message": "bad " + str(dict(self.headers))}})); return
+            if what == "floods-a-call":
+                self.stream()
+                try:
+                    while True: self.wfile.write(b"data: " + b"x" * 65536)
+                except OSError: return
             if what == "cuts-a-call": self.stream(); self.wfile.write(b"data: {\"json"); return
             if what == "expires" and not sessions["gone"]: sessions["gone"] = True; self.give(404, None, ""); return
         body = json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": self.reply(asked)})
@@ -222,6 +230,7 @@ async fn servers_at_an_address_that_cannot_be_used_are_contained() {
     for (kind, what, state, expected) in [
         ("http", "refuses", "needs-auth", ""),
         ("http", "breaks", "failed", "500"),
+        ("http", "echoes", "failed", "403"),
         ("http", "moves", "failed", "302"),
         ("http", "is-html", "failed", "content type"),
         ("http", "talks-nonsense", "failed", ""),
@@ -275,7 +284,10 @@ async fn calls_that_break_are_results() {
     let web = Web::start().await;
     for (kind, what, env, expected) in [
         ("http", "breaks-in-a-call", &[][..], "503"),
-        ("http", "cuts-a-call", &[("MCP_TOOL_TIMEOUT", "2000")][..], "gave no result"),
+        ("http", "echoes-in-a-call", &[][..], "bad"),
+        ("http", "floods-a-call", &[][..], "gave no result"),
+        // Nobody says how long a call may take: it does not wait for ever for what will not come.
+        ("http", "cuts-a-call", &[][..], "gave no result"),
         ("sse", "sse-dies", &[][..], "closed"),
     ] {
         let (agent, frames, result) = one_call(web.config(kind, what), env).await;
@@ -283,7 +295,86 @@ async fn calls_that_break_are_results() {
         let result = result.unwrap();
         assert_eq!(result["is_error"], true, "{what}");
         let text = result["content"].as_str().unwrap();
-        assert!(text.contains(expected) || text.contains("did not answer within"), "{what}: {text}");
+        assert!(text.contains(expected) && !text.contains("secret-7"), "{what}: {text}");
         assert_eq!(agent.end().await.2, Some(0), "{what}");
     }
+}
+
+#[tokio::test]
+async fn headers_that_would_end_a_request_are_not_sent() {
+    let web = Web::start().await;
+    for (name, value) in [
+        ("X-A", "a\r\nX-Evil: 1"),
+        ("X-A\r\nX-Evil", "1"),
+        ("X A", "1"),
+        ("Content-Length", "3"),
+        ("transfer-encoding", "chunked"),
+        ("Connection", "X-Token"),
+        ("Proxy-Authorization", "Basic eDp5"),
+    ] {
+        let mut config = web.config("http", "answers");
+        config["headers"][name] = value.into();
+        let (mut agent, frames, _) = one_call(config, &[]).await;
+        assert_eq!(status(&frames), "failed", "{name:?}");
+        let said = error(&mut agent).await;
+        assert!(said.contains("cannot be sent") && !said.contains("Evil: 1"), "{said}");
+        assert_eq!(agent.end().await.2, Some(0));
+    }
+    assert_eq!(web.log().await, Vec::<Value>::new());
+}
+
+/// A proxy that says no to the first request: where it is, and what it was asked for.
+async fn refusing_proxy(lines: usize) -> (String, tokio::task::JoinHandle<Vec<String>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://me:hunter2@{}", listener.local_addr().unwrap());
+    #[expect(clippy::disallowed_methods, reason = "the test awaits it")]
+    let served = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(tokio::io::AsyncReadExt::read_u8(&mut stream).await.unwrap());
+        }
+        let no =
+            b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut stream, no).await.unwrap();
+        String::from_utf8(head).unwrap().lines().take(lines).map(str::to_owned).collect()
+    });
+    (url, served)
+}
+
+#[tokio::test]
+async fn servers_elsewhere_are_reached_through_the_proxy_alone() {
+    let never = "http://127.0.0.1:1";
+    for kind in ["http", "sse"] {
+        for (url, variable, line) in [
+            ("https://tools.example/x", "HTTPS_PROXY", "CONNECT tools.example:443 HTTP/1.1"),
+            ("http://tools.example:81/x", "http_proxy", "http://tools.example:81/x HTTP/1.1"),
+        ] {
+            let (proxy, served) = refusing_proxy(100).await;
+            let config = json!({"type": kind, "url": url, "headers": {"X-Token": "secret-7"}});
+            let other = if variable == "HTTPS_PROXY" { "http_proxy" } else { "HTTPS_PROXY" };
+            let (mut agent, frames, _) = one_call(config, &[(variable, &proxy), (other, never)]).await;
+            assert_eq!(status(&frames), "failed", "{url}");
+            let said = error(&mut agent).await;
+            assert!(said.contains("407") && !said.contains("hunter2"), "{said}");
+            let asked = served.await.unwrap();
+            assert!(asked[0].ends_with(line), "{asked:?}");
+            let head = asked.join("\n").to_lowercase();
+            assert!(head.contains("proxy-authorization: basic bwu6ahvudgvymg=="), "{head}");
+            // What is for the server goes through the tunnel alone.
+            assert_eq!(head.contains("secret-7"), variable == "http_proxy", "{head}");
+            assert_eq!(agent.end().await.2, Some(0));
+        }
+    }
+    // This machine, and who is spared, is not asked for at the proxy.
+    let web = Web::start().await;
+    let (agent, frames, _) = one_call(web.config("http", "answers"), &[("http_proxy", never)]).await;
+    assert_eq!(status(&frames), "connected");
+    assert_eq!(agent.end().await.2, Some(0));
+    // A proxy that cannot be used is not gone around.
+    let config = json!({"type": "http", "url": "https://tools.example/x"});
+    let (mut agent, frames, _) = one_call(config, &[("HTTPS_PROXY", "socks5://127.0.0.1:1")]).await;
+    assert_eq!(status(&frames), "failed");
+    let said = error(&mut agent).await;
+    assert!(said.contains("the proxy cannot be used"), "{said}");
 }

@@ -1,4 +1,4 @@
-//! The way to the web: every connection goes to the proxy, with a tunnel for TLS.
+//! The way through a proxy: every connection goes to it, with a tunnel for TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -7,58 +7,86 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::Engine as _;
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderValue, LOCATION, PROXY_AUTHORIZATION, USER_AGENT,
-};
-use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::Uri;
+use http::header::HeaderValue;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// The largest page that is read, in bytes.
-const MAX_PAGE_BYTES: usize = 10 * 1024 * 1024;
+use crate::Options;
+
 /// The longest answer of a proxy to CONNECT, in bytes.
 const MAX_HEAD_BYTES: usize = 8 * 1024;
-/// Redirects that are followed, within the same host.
-const MAX_REDIRECTS: usize = 5;
 /// How long the proxy may take to be reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Who we say we are.
-const AGENT_NAME: &str = concat!("wardian-agent/", env!("CARGO_PKG_VERSION"));
-
-/// What came.
-pub enum Fetched {
-    Page(Page),
-    /// The page is on another host.
-    Elsewhere {
-        status: StatusCode,
-        url: String,
-    },
+/// Which proxy leads where.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Proxies {
+    /// For addresses with TLS.
+    https: Option<String>,
+    /// For those without.
+    http: Option<String>,
+    /// What is reached without one.
+    direct: Vec<String>,
 }
 
-/// A page.
-pub struct Page {
-    pub status: StatusCode,
-    pub content_type: String,
-    pub bytes: Bytes,
+impl Proxies {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self {
+            https: options.web_proxy.clone(),
+            http: options.http_proxy.clone(),
+            direct: options.no_proxy.clone(),
+        }
+    }
+
+    /// The proxy that leads to an address; none: it is reached directly, as this machine always is.
+    ///
+    /// # Errors
+    /// Its own address cannot be used: then nothing goes another way.
+    pub(crate) fn to(&self, url: &Uri) -> Result<Option<Proxy>, String> {
+        let is_tls = url.scheme_str() == Some("https");
+        let proxy = if is_tls { &self.https } else { &self.http };
+        let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_ascii_lowercase();
+        let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        let is_here = host == "localhost"
+            || host.ends_with(".localhost")
+            || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback());
+        match proxy {
+            Some(proxy) if !is_here && !self.direct.iter().any(|rule| spares(rule, &host, port)) => {
+                Proxy::new(proxy).map(Some)
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
 }
 
-/// The proxy.
+/// Whether an entry of `NO_PROXY` is about a host: `*`, a name with what is below it, maybe a port.
+fn spares(rule: &str, host: &str, port: u16) -> bool {
+    let rule = rule.trim().to_ascii_lowercase();
+    let (name, wanted) = match rule.rsplit_once(':') {
+        Some((name, digits)) if !name.contains(':') && digits.parse::<u16>().is_ok() => {
+            (name.to_owned(), digits.parse::<u16>().ok())
+        }
+        Some(_) | None => (rule, None),
+    };
+    let name = name.trim_start_matches("*.").trim_start_matches('.').trim_matches(['[', ']']);
+    let fits = name == "*" || host == name || host.strip_suffix(name).is_some_and(|rest| rest.ends_with('.'));
+    !name.is_empty() && fits && wanted.is_none_or(|wanted| wanted == port)
+}
+
+/// A proxy.
 #[derive(Clone)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     address: Arc<str>,
     authorization: Option<HeaderValue>,
 }
 
 impl Proxy {
     /// A proxy by its address: `http://user:password@host:port`.
-    pub fn new(url: &str) -> Result<Self, String> {
+    pub(crate) fn new(url: &str) -> Result<Self, String> {
         let broken = || "the address of the proxy cannot be used: it must be http://host:port".to_owned();
         let rest = url.strip_prefix("http://").unwrap_or(url);
         if rest.contains("://") {
@@ -84,51 +112,9 @@ impl Proxy {
         Ok(Self { address: address.into(), authorization })
     }
 
-    /// Fetches a page.
-    pub async fn get(&self, mut url: Uri) -> Result<Fetched, String> {
-        let https = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
-            .map_err(|error| format!("no root certificates: {error}"))?
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(self.clone());
-        let client = legacy::Client::builder(TokioExecutor::new()).build::<_, Empty<Bytes>>(https);
-        for _ in 0..=MAX_REDIRECTS {
-            let response = client.request(self.request(&url)?).await;
-            let response = response.map_err(|error| crate::client::with_causes(&error))?;
-            let status = response.status();
-            let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-            if let Some(target) = header(LOCATION).filter(|_| status.is_redirection()) {
-                let next = resolved(&url, target).ok_or("it leads to what is no address")?;
-                if !is_same_host(&url, &next) {
-                    return Ok(Fetched::Elsewhere {
-                        status,
-                        url: next.to_string().chars().take(2_000).collect(),
-                    });
-                }
-                url = next;
-                continue;
-            }
-            let content_type = header(CONTENT_TYPE).unwrap_or_default().to_owned();
-            let body = Limited::new(response.into_body(), MAX_PAGE_BYTES).collect().await;
-            let bytes = body.map_err(|error| error.to_string())?.to_bytes();
-            return Ok(Fetched::Page(Page { status, content_type, bytes }));
-        }
-        Err(format!("it leads on more than {MAX_REDIRECTS} times"))
-    }
-
-    fn request(&self, url: &Uri) -> Result<Request<Empty<Bytes>>, String> {
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = url.clone();
-        let headers = request.headers_mut();
-        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT_NAME));
-        headers.insert(ACCEPT, HeaderValue::from_static("text/markdown, text/html, */*;q=0.5"));
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        // Over TLS the proxy sees only the tunnel.
-        if let Some(authorization) = self.authorization.clone().filter(|_| url.scheme_str() == Some("http")) {
-            headers.insert(PROXY_AUTHORIZATION, authorization);
-        }
-        Ok(request)
+    /// What a request without TLS tells the proxy of who asks; with TLS the tunnel was told.
+    pub(crate) fn authorization(&self, url: &Uri) -> Option<HeaderValue> {
+        self.authorization.clone().filter(|_| url.scheme_str() == Some("http"))
     }
 
     async fn connect(self, url: Uri) -> io::Result<Way> {
@@ -190,38 +176,6 @@ fn unescaped(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Where a redirect leads.
-fn resolved(base: &Uri, target: &str) -> Option<Uri> {
-    if target.contains("://") {
-        return target.parse().ok();
-    }
-    let (scheme, authority) = (base.scheme_str()?, base.authority()?);
-    if let Some(rest) = target.strip_prefix("//") {
-        return format!("{scheme}://{rest}").parse().ok();
-    }
-    let path = match target.strip_prefix('/') {
-        Some(_) => target.to_owned(),
-        None => {
-            let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
-            format!("{folder}/{target}")
-        }
-    };
-    format!("{scheme}://{authority}{path}").parse().ok()
-}
-
-fn is_same_host(one: &Uri, other: &Uri) -> bool {
-    let host = |url: &Uri| url.host().map(|host| host.trim_start_matches("www.").to_ascii_lowercase());
-    let is_web = matches!(other.scheme_str(), Some("http" | "https"));
-    // Never from TLS to none.
-    let is_down = one.scheme_str() == Some("https") && other.scheme_str() == Some("http");
-    let credentials = other.authority().is_some_and(|authority| authority.as_str().contains('@'));
-    is_web
-        && !is_down
-        && !credentials
-        && host(one) == host(other)
-        && (one.port_u16() == other.port_u16() || one.scheme() != other.scheme())
-}
-
 impl tower::Service<Uri> for Proxy {
     type Response = Way;
     type Error = io::Error;
@@ -237,7 +191,7 @@ impl tower::Service<Uri> for Proxy {
 }
 
 /// A connection through the proxy.
-pub struct Way {
+pub(crate) struct Way {
     stream: TokioIo<TcpStream>,
     /// The proxy reads the requests, and gets whole addresses.
     is_forwarded: bool,
@@ -282,6 +236,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_way_to_an_address() {
+        let proxies = Proxies {
+            https: Some("http://tls:1".to_owned()),
+            http: Some("http://plain:2".to_owned()),
+            direct: ["near.example", ".inner.example:8443", "10.0.0.1", "", " "].map(str::to_owned).to_vec(),
+        };
+        for (url, expected) in [
+            ("https://far.example/x", Some("tls:1")),
+            ("http://far.example/x", Some("plain:2")),
+            ("https://NEAR.example/x", None),
+            ("https://a.near.example/x", None),
+            ("https://verynear.example/x", Some("tls:1")),
+            ("https://a.inner.example:8443/x", None),
+            ("https://a.inner.example/x", Some("tls:1")),
+            ("http://10.0.0.1/x", None),
+            ("http://10.0.0.10/x", Some("plain:2")),
+            ("https://localhost/x", None),
+            ("https://127.0.0.9:1/x", None),
+            ("https://[::1]:1/x", None),
+            ("https://[2001:db8::1]/x", Some("tls:1")),
+        ] {
+            let proxy = proxies.to(&url.parse().unwrap()).unwrap();
+            assert_eq!(proxy.as_ref().map(|proxy| &*proxy.address), expected, "{url}");
+        }
+        let all = Proxies { direct: vec!["*".to_owned()], ..proxies.clone() };
+        assert!(all.to(&"https://far.example/".parse().unwrap()).unwrap().is_none());
+        let broken = Proxies { https: Some("socks5://x".to_owned()), ..proxies };
+        assert!(broken.to(&"https://far.example/".parse().unwrap()).is_err(), "never directly instead");
+    }
+
+    #[test]
     fn addresses_of_proxies() {
         for (url, expected) in [
             ("http://127.0.0.1:3128", Some("127.0.0.1:3128")),
@@ -299,26 +284,5 @@ mod tests {
         let authorization = Proxy::new("http://u%40x:p@proxy:1").unwrap().authorization.unwrap();
         assert_eq!(authorization, "Basic dUB4OnA=");
         assert!(!format!("{authorization:?}").contains("dUB4"));
-    }
-
-    #[test]
-    fn redirects_stay_on_their_host() {
-        let base: Uri = "https://example.com/a/b?x".parse().unwrap();
-        for (target, same) in [
-            ("/c", true),
-            ("c", true),
-            ("https://www.example.com/", true),
-            ("//example.com/x", true),
-            ("http://example.com/", false),
-            ("https://example.com:8443/", false),
-            ("https://evil.com/", false),
-            ("//evil.com/", false),
-            ("https://user@example.com/", false),
-            ("file:///etc/passwd", false),
-        ] {
-            let next = resolved(&base, target);
-            assert_eq!(next.is_some_and(|next| is_same_host(&base, &next)), same, "{target}");
-        }
-        assert_eq!(resolved(&base, "c").unwrap(), "https://example.com/a/c");
     }
 }

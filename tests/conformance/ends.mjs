@@ -140,6 +140,34 @@ scenario("a connection that breaks off is made again", "1.3 system/api_retry", a
   assert.deepEqual([retry.attempt, retry.error_status], [1, null]);
 });
 
+scenario("failures of several kinds are counted together", "1.3 system/api_retry", async (t) => {
+  const overloaded = { error: { status: 529, headers: { "retry-after": "0" } } };
+  const s = await t.session({ replies: [overloaded, { drop_connection: true }, { text: "At last." }] });
+  const { messages, result } = await s.ok();
+  assert.equal(result.result, "At last.");
+  assert.deepEqual(all(messages, "system/api_retry").map((retry) => [retry.attempt, retry.error_status]), [[1, 529], [2, null]]);
+});
+
+scenario("a prompt that is too long", "2.7 API 400", async (t) => {
+  const s = await t.session({ replies: [{ error: { status: 400, message: "prompt is too long: 9 tokens > 8 maximum" }, repeat: true }] });
+  const { messages, result, error } = await s.ok();
+  assert.deepEqual([result.subtype, result.is_error, result.terminal_reason], ["success", true, "prompt_too_long"]);
+  assert.match(result.result, /prompt is too long/i);
+  assert.equal(find(messages, "assistant").message.model, "<synthetic>");
+  assert.match(error.message, /Claude Code returned an error result: .*prompt is too long/i);
+});
+
+scenario("several turns: the usage of each, the cost of all", ["2.7 text", "1.2 streamInput"], async (t) => {
+  const s = await t.session({ replies: [{ text: "One." }, { text: "Two." }] });
+  const live = s.live();
+  const ended = [await live.say("the first thing"), await live.say("the second thing")];
+  await live.end();
+  assert.deepEqual(ended.map((result) => [result.result, result.num_turns, result.usage.output_tokens]), [["One.", 1, 5], ["Two.", 1, 5]]);
+  // 10 tokens in and 5 out a call, at $2 and $10 a million.
+  assert.deepEqual(ended.map((result) => nanos(result.total_cost_usd)), [70_000, 140_000]);
+  assert.deepEqual(ended.map((result) => result.modelUsage[MODEL].outputTokens), [5, 10]);
+});
+
 scenario("no key", "2.7 no key", async (t) => {
   const s = await t.session({ env: { ANTHROPIC_API_KEY: undefined } });
   const { messages, result, bodies } = await s.ok();

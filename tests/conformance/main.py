@@ -19,8 +19,15 @@ from claude_agent_sdk import (
     TextBlock,
     UserMessage,
     create_sdk_mcp_server,
+    delete_session,
+    fork_session,
+    get_session_info,
     get_session_messages,
+    get_subagent_messages,
     list_sessions,
+    list_subagents,
+    rename_session,
+    tag_session,
     tool,
 )
 
@@ -409,6 +416,46 @@ async def _():
                 os.environ["CLAUDE_CONFIG_DIR"] = before
         assert set(listed) == {identity, forked.session_id} and listed[identity].first_prompt == "the first thing", listed
         assert [message.type for message in kept] == ["user", "assistant"] * 4, kept
+
+
+@scenario("session helpers: subagents, names, tags, forks", "1.1 persistSession", "1.1 forkSession")
+async def _():
+    agents = {"counter": AgentDefinition(description="Counts.", prompt="Count.", tools=["Bash"])}
+    delegate = call("Agent", description="count", prompt="Count the PLUMS.", subagent_type="counter", run_in_background=False)
+    replies = [
+        {"match": {"last_text_contains": "PLUMS"}, "text": "There are seven."},
+        {"match": {"last_text_contains": "the first thing"}, "tool_use": [delegate]},
+        {"text": "Seven."},
+        {"match": {"last_text_contains": "the second thing"}, "text": "Two."},
+    ]
+    with session(replies, agents=agents, allowed_tools=["Agent"]) as s:
+        _, result = await s.ok("the first thing")
+        place = {"directory": str(s.cwd)}
+        # Nothing is awaited while the environment is another.
+        before = os.environ.get("CLAUDE_CONFIG_DIR")
+        os.environ["CLAUDE_CONFIG_DIR"] = str(s.home / ".claude")
+        try:
+            [inner] = list_subagents(result.session_id, **place)
+            kept = get_subagent_messages(result.session_id, inner, **place)
+            assert [message.type for message in kept] == ["user", "assistant"], kept
+            rename_session(result.session_id, "Plums", **place)
+            tag_session(result.session_id, "fruit", **place)
+            info = get_session_info(result.session_id, **place)
+            assert (info.custom_title, info.tag) == ("Plums", "fruit"), info
+            said = get_session_messages(result.session_id, **place)
+            forked = fork_session(result.session_id, up_to_message_id=said[-1].uuid, **place).session_id
+            gone = fork_session(result.session_id, **place).session_id
+            delete_session(gone, **place)
+            assert {one.session_id for one in list_sessions(**place)} == {result.session_id, forked}
+        finally:
+            os.environ.pop("CLAUDE_CONFIG_DIR")
+            if before is not None:
+                os.environ["CLAUDE_CONFIG_DIR"] = before
+        s.options.resume = forked
+        _, second = await s.ok("the second thing")
+        assert (second.result, second.session_id) == ("Two.", forked), second
+        heard = told(s.bodies()[-1])
+        assert "the first thing" in heard and "There are seven." in heard
 
 
 @scenario("resume of a conversation that is not there", "2.7 bad resume")

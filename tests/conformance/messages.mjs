@@ -1,5 +1,5 @@
 // The messages: table 1.3, those that no other file has.
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { MODEL, all, assert, bash, blocks, call, find, kind, resultsIn, scenario, text, told, toolResults } from "./lib.mjs";
 import { deleteSession, forkSession, getSessionInfo, getSessionMessages, getSubagentMessages, listSessions, listSubagents, renameSession, tagSession } from "../sdk/node_modules/@anthropic-ai/claude-agent-sdk/sdk.mjs";
@@ -308,6 +308,78 @@ scenario("transcripts: the SDK's helpers list, read, fork, rename, tag and delet
     await deleteSession(forked.sessionId, { dir: s.cwd });
     assert.equal((await listSessions({ dir: s.cwd })).length, 1);
   });
+});
+
+scenario("transcripts: after a compaction, of subagents within subagents, forked at a message", ["1.1 persistSession", "1.3 system/compact_boundary"], async (t) => {
+  const nested = { counter: { ...agents.counter, tools: ["Agent"] }, peeler: { description: "Peels.", prompt: "Peel." } };
+  const s = await t.session({
+    replies: [
+      { match: { last_text_contains: "the first thing" }, tool_use: [delegate()] },
+      { match: { last_text_contains: "PLUMS" }, tool_use: [call("Agent", { description: "peel", prompt: "Peel the PEARS.", subagent_type: "peeler", run_in_background: false })] },
+      { match: { last_text_contains: "PEARS" }, text: "They are peeled." },
+      { match: { tool_result_contains: "They are peeled." }, text: "There are seven." },
+      { match: { tool_result_contains: "There are seven." }, text: "Seven." },
+      { match: { last_text_contains: "the thing between" }, text: "Between." },
+      { match: { last_text_contains: "the second thing" }, text: "Two." },
+      { match: { last_text_contains: "the last thing" }, text: "Last." },
+      { text: "<summary>The mark is KIWI.</summary>" },
+    ],
+    options: { agents: nested, allowedTools: ["Agent"], model: "claude-sonnet-5" },
+  });
+  const live = s.live();
+  const { session_id: resume } = await live.say("the first thing");
+  await live.say("the thing between");
+  const dir = { dir: s.cwd };
+  const words = (messages) => messages.map((message) => [message.type, text(message.message.content)]);
+  const before = await s.helper(async () => {
+    const subagents = await listSubagents(resume, dir);
+    const inner = await Promise.all(subagents.map((id) => getSubagentMessages(resume, id, dir)));
+    assert.deepEqual(inner.map((messages) => messages.length).sort(), [2, 4]);
+    const asked = inner.map((messages) => text(messages[0].message.content));
+    assert.ok(["PLUMS", "PEARS"].every((word) => asked.some((said) => said.includes(word))), `${asked}`);
+    assert.ok(inner.flat().every((message) => typeof message.parent_tool_use_id === "string"));
+    // Those of subagents within subagents lie beside those of the first.
+    const files = readdirSync(join(s.home, ".claude/projects"), { recursive: true }).filter((name) => name.endsWith(".jsonl"));
+    assert.deepEqual(files.map((name) => name.split("/").length).sort(), [2, 4, 4]);
+    return getSessionMessages(resume, dir);
+  });
+  assert.equal(words(before)[0][1], "the first thing");
+  await live.say("/compact");
+  await live.say("the second thing");
+  await live.end();
+  const fork = await s.helper(async () => {
+    const kept = await getSessionMessages(resume, dir);
+    assert.equal(kept[0].type, "user");
+    assert.match(words(kept)[0][1], /The mark is KIWI/);
+    assert.ok(!words(kept).some(([, said]) => said === "the first thing"));
+    assert.deepEqual(words(kept).slice(-2), [["user", "the second thing"], ["assistant", "Two."]]);
+    const page = await getSessionMessages(resume, { ...dir, limit: 2, offset: 1 });
+    assert.deepEqual(page.map((message) => message.uuid), kept.slice(1, 3).map((message) => message.uuid));
+    const forked = await forkSession(resume, { ...dir, upToMessageId: kept.at(-3).uuid, title: "Pears" });
+    assert.equal((await getSessionMessages(forked.sessionId, dir)).length, kept.length - 2);
+    assert.equal((await getSessionInfo(forked.sessionId, dir)).customTitle, "Pears");
+    await tagSession(resume, "fruit", dir);
+    await tagSession(resume, null, dir);
+    assert.equal((await getSessionInfo(resume, dir)).tag, undefined);
+    return forked.sessionId;
+  });
+  const last = await s.ok("the last thing", { resume: fork });
+  assert.deepEqual([last.result.result, last.result.session_id], ["Last.", fork]);
+  const heard = told(last.bodies.at(-1));
+  assert.ok(heard.includes("The mark is KIWI") && !heard.includes("the second thing"));
+});
+
+scenario("Read: free inside the working directory, and its lines have numbers", "1.3 user", async (t) => {
+  const s = await t.session({
+    files: { "note.txt": "first\nsecond\n" },
+    replies: ({ cwd }) => [{ tool_use: [call("Read", { file_path: join(cwd, "note.txt") })] }, { text: "Done." }],
+    options: { permissionMode: "default" },
+  });
+  const { messages, bodies } = await s.ok();
+  const { file, type } = find(messages, "user").tool_use_result;
+  assert.deepEqual([type, file.filePath, file.startLine], ["text", s.path("note.txt"), 1]);
+  assert.match(file.content, /^first\nsecond/);
+  assert.match(text(resultsIn(bodies[1])[0].content), /1\tfirst\n\s*2\tsecond/);
 });
 
 scenario("lines: a big result is cut, kept on disk, and no line is over 1 MiB", "1.3 user", async (t) => {

@@ -380,6 +380,25 @@ scenario("mcpServers: the host's own", ["1.1 mcpServers", "1.2 mcp_message"], as
   assert.deepEqual(init.mcp_servers.find((one) => one.name === "lab").status, "connected");
 });
 
+scenario("mcpServers: the host's own tools that only read run side by side", ["1.1 mcpServers", "1.2 mcp_message"], async (t) => {
+  const waiting = [];
+  const meet = tool("meet", "Waits for another.", { who: z.string() }, async ({ who }) => {
+    // Neither ends before both have begun.
+    await new Promise((resolve) => {
+      waiting.push(resolve);
+      if (waiting.length === 2) waiting.forEach((end) => end());
+    });
+    return { content: [{ type: "text", text: `${who} is here.` }] };
+  }, { annotations: { readOnlyHint: true } });
+  const s = await t.session({
+    replies: [{ tool_use: [call("mcp__lab__meet", { who: "Ada" }), call("mcp__lab__meet", { who: "Bob" })] }, { text: "Done." }],
+    options: { allowedTools: ["mcp__lab"], mcpServers: { lab: createSdkMcpServer({ name: "lab", tools: [meet] }) } },
+  });
+  const { bodies, result } = await s.ok();
+  assert.equal(result.result, "Done.");
+  assert.deepEqual(resultsIn(bodies[1]).map((block) => text(block.content)), ["Ada is here.", "Bob is here."]);
+});
+
 scenario("mcpServers: the host's own tool is asked about, and refused", ["1.1 mcpServers", "1.2 can_use_tool"], async (t) => {
   const asked = [];
   const s = await t.session({

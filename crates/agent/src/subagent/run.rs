@@ -93,9 +93,11 @@ pub(crate) async fn run(setup: &Arc<Setup>, asked: Asked, context: &ToolContext)
     });
     let model = within::model(asked.model.as_deref()).or_else(|| within::model(definition.model.as_deref()));
     let inner = Arc::new(setup.within(tag, definition, model, asked.effort.clone()));
-    keep_facts(&inner, definition.source.is_built_in()).await;
+    let caller = setup.out.agent.as_ref().map(|tag| tag.agent_id.as_str());
+    let facts = facts(&inner, definition.source.is_built_in(), caller);
+    keep_facts(&inner, &facts).await;
     let (sender, report) = oneshot::channel();
-    setup.tasks.spawn(work(Arc::clone(&inner), task.clone(), asked.prompt.clone(), sender));
+    setup.tasks.spawn(work(Arc::clone(&inner), task.clone(), asked.prompt.clone(), facts, sender));
     wait(&inner, &asked, &task, context, report).await
 }
 
@@ -119,7 +121,13 @@ async fn wait(
 }
 
 /// What a subagent does, from its first request to its end.
-async fn work(inner: Arc<Setup>, task: Task, prompt: String, sender: oneshot::Sender<Report>) {
+async fn work(
+    inner: Arc<Setup>,
+    task: Task,
+    prompt: String,
+    mut facts: Value,
+    sender: oneshot::Sender<Report>,
+) {
     let tasks = inner.tasks.clone();
     let run = AssertUnwindSafe(Box::pin(handed(&inner, &task, prompt))).catch_unwind().await;
     // Its commands end with it.
@@ -132,6 +140,8 @@ async fn work(inner: Arc<Setup>, task: Task, prompt: String, sender: oneshot::Se
         Err(_) => Report::of(End::ApiError, words::CRASHED.to_owned(), Vec::new(), Usage::default(), &task),
     };
     keep_report(&task, &report).await;
+    facts["finished"] = true.into();
+    keep_facts(&inner, &facts).await;
     finish(&tasks, &task, &report).await;
     // The call may be over.
     let _ = sender.send(report);
@@ -301,9 +311,9 @@ async fn keep_report(task: &Task, report: &Report) {
     }
 }
 
-/// Keeps beside the subagent's transcript what it is, for those who list subagents.
-async fn keep_facts(inner: &Setup, is_built_in: bool) {
-    let (Some(journal), Some(tag)) = (&inner.out.journal, &inner.out.agent) else { return };
+/// What a subagent is, for those who list subagents. source: observed of the official CLI.
+fn facts(inner: &Setup, is_built_in: bool, caller: Option<&str>) -> Value {
+    let Some(tag) = &inner.out.agent else { return json!({}) };
     let mut facts = json!({
         "agentType": tag.agent_type,
         "isBuiltIn": is_built_in,
@@ -313,11 +323,21 @@ async fn keep_facts(inner: &Setup, is_built_in: bool) {
         "requestShape": if tag.task.is_backgrounded() { "background" } else { "foreground" },
         "model": inner.model(),
     });
+    if let Some(caller) = caller {
+        facts["parentAgentId"] = caller.into();
+    }
+    facts
+}
+
+/// Keeps it beside the subagent's transcript.
+async fn keep_facts(inner: &Setup, facts: &Value) {
+    let Some(journal) = &inner.out.journal else { return };
     // A small file: it takes microseconds.
     if let Err(error) = std::fs::write(journal.path().with_extension("meta.json"), facts.to_string()) {
         tracing::warn!(%error, "what a subagent is was not kept");
     }
     // source: the SDKs' session stores, which make the file again from it.
-    facts["type"] = "agent_metadata".into();
-    journal.mirror_only(facts).await;
+    let mut entry = facts.clone();
+    entry["type"] = "agent_metadata".into();
+    journal.mirror_only(entry).await;
 }

@@ -18,6 +18,9 @@ use crate::{Error, Message};
 /// thread and back takes ten times as long, and there are four of them to a tool call.
 const SHORT_BYTES: usize = 64 * 1024;
 
+/// The folder of subagents' transcripts. source: the agent protocol reference, section 2.9.
+const SUBAGENTS: &str = "subagents";
+
 /// The file of one conversation.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -102,9 +105,11 @@ impl Journal {
         self.branch.get().map(String::as_str)
     }
 
-    /// The journal of a subagent, in a folder beside this one. Blocks, for a moment.
+    /// The journal of a subagent, in a folder beside the session's; that of one within a subagent lies beside its own.
+    /// Blocks, for a moment.
     pub(crate) fn of_agent(&self, id: &str) -> io::Result<Self> {
-        let path = self.path.with_extension("").join("subagents");
+        let beside = self.path.parent().filter(|folder| folder.ends_with(SUBAGENTS));
+        let path = beside.map_or_else(|| self.path.with_extension("").join(SUBAGENTS), Path::to_owned);
         let folder = file::prepare(&path)?;
         let journal = Self::new(folder, path.join(format!("agent-{id}.jsonl")), None);
         self.share_with(&journal);

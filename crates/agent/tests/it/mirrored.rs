@@ -73,7 +73,9 @@ async fn every_line_is_given_once_in_its_order_and_before_it_is_shown() {
     let mut metadata = None;
     for (path, entries) in &mut files {
         if path.contains("/subagents/") {
-            metadata = Some(entries.remove(0));
+            let of_agent = |entry: &Value| entry["type"] == "agent_metadata";
+            metadata = entries.iter().rfind(|entry| of_agent(entry)).cloned();
+            entries.retain(|entry| !of_agent(entry));
         }
         assert_eq!(*entries, lines(path), "{path}");
     }
@@ -82,7 +84,7 @@ async fn every_line_is_given_once_in_its_order_and_before_it_is_shown() {
         (&metadata["type"], &metadata["agentType"]),
         (&json!("agent_metadata"), &json!("general-purpose"))
     );
-    assert_eq!(metadata["toolUseId"], "toolu_a");
+    assert_eq!((&metadata["toolUseId"], &metadata["finished"]), (&json!("toolu_a"), &json!(true)));
     assert_eq!(files.len(), 3, "the session, its subagent, and the one after /clear: {:?}", files.keys());
 
     let position = |wanted: &dyn Fn(&Value) -> bool| frames.iter().position(wanted).unwrap();

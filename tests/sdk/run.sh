@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the conformance scenarios: the stock clients against the scripted model server and against `wardian serve`, and the
-# stock Agent SDKs against wardian-agent. A line a scenario; the last line is `N passed, N failed`; non-zero if anything failed.
+# Runs the stock clients against the scripted model server and against `wardian serve`, and the Agent SDKs' session helpers on
+# what wardian-agent keeps; that the SDKs drive the agent is in tests/conformance. A line a scenario; the last line is
+# `N passed, N failed`; non-zero if anything failed.
 #   WARDIAN        the binary whose `model` command serves the scripts (default target/debug/wardian, else the example)
 #   WARDIAN_AGENT  the agent under test (default target/guest/wardian-agent)
 #   ONLY=text      runs the scenarios whose name has this text
@@ -48,8 +49,6 @@ if "$WARDIAN" serve --help >/dev/null 2>&1; then
   group node "$here/sessions.mjs"
   group "$root/.venv/bin/python" "$here/sessions.py"
 fi
-group node "$here/agent.mjs"
-group "$root/.venv/bin/python" "$here/agent.py"
 group node "$here/helpers.mjs"
 group "$root/.venv/bin/python" "$here/helpers.py"
 echo "$passed passed, $failed failed"

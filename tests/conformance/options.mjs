@@ -226,6 +226,15 @@ scenario("env: what commands see", "1.1 env", async (t) => {
   assert.equal(find(messages, "user").tool_use_result.stdout.trim(), "cherry");
 });
 
+scenario("env: CLAUDE_CODE_EXTRA_BODY is in each request", "1.1 env", async (t) => {
+  const s = await t.session({ env: { CLAUDE_CODE_EXTRA_BODY: JSON.stringify({ top_k: 5, stream: false }) } });
+  const { result, bodies } = await s.ok();
+  assert.equal(result.result, "Done.");
+  assert.deepEqual([bodies[0].top_k, bodies[0].stream], [5, true]);
+  const broken = await t.session({ env: { CLAUDE_CODE_EXTRA_BODY: "[not an object" } });
+  assert.equal((await broken.ok()).result.result, "Done.");
+});
+
 scenario("extraArgs: flags of one's own", "1.1 extraArgs", async (t) => {
   const s = await t.session({
     replies: [{ tool_use: [bash("true")], repeat: true }],
@@ -438,6 +447,17 @@ scenario("model", "1.1 model", async (t) => {
   assert.equal(bodies[0].model, "claude-opus-4-8");
   // 10 tokens in and 5 out at $5 and $25 a million.
   assert.equal(result.total_cost_usd, 0.000175);
+});
+
+scenario("model: [1m] is a context of a million tokens", ["1.1 model", "1.1 betas"], async (t) => {
+  for (const [model, shown, asked] of [["claude-sonnet-4-5[1m]", "claude-sonnet-4-5[1m]", true], ["claude-sonnet-5[1m]", "claude-sonnet-5", false]]) {
+    const s = await t.session({ options: { model } });
+    const { init, result, bodies } = await s.ok();
+    assert.equal(init.model, shown);
+    assert.equal(bodies[0].model, shown.replace("[1m]", ""));
+    assert.equal(s.calls()[0].headers["anthropic-beta"].includes("context-1m-2025-08-07"), asked);
+    assert.deepEqual([result.modelUsage[shown].contextWindow, result.modelUsage[shown].canonicalModel], [1_000_000, shown.replace("[1m]", "")]);
+  }
 });
 
 scenario("onElicitation: the host answers what a server asks", ["1.1 onElicitation", "1.2 elicitation"], async (t) => {

@@ -120,7 +120,7 @@ output, as the official SDKs start it; with a prompt (or -p and the prompt on st
   -p, --print                       answer one prompt and end
   --output-format text|json|stream-json
   --input-format text|stream-json
-  --model MODEL                     an id, or opus, sonnet, haiku
+  --model MODEL                     an id, or opus, sonnet, haiku; with [1m] behind it: a million tokens of context
   --fallback-model A,B              models that take its place when it cannot be had
   --system-prompt TEXT              instead of the built-in prompt   (--system-prompt-file FILE)
   --append-system-prompt TEXT       after it                         (--append-system-prompt-file FILE)

@@ -6,6 +6,8 @@ use tokio_util::sync::CancellationToken;
 use wardian_protocol::Message;
 
 use crate::call::{Called, call_model};
+use crate::models::api_name;
+use crate::request::{ModelRequest, extend};
 use crate::session::Setup;
 use crate::spending::Spending;
 
@@ -23,13 +25,14 @@ impl Setup {
         if self.limits.before_call(self.spent()).is_some() {
             return Err("the budget is used up".to_owned());
         }
-        question["model"] = model.into();
+        question["model"] = api_name(model).into();
         question["stream"] = true.into();
         question["metadata"] = json!({"user_id": json!({"session_id": self.out.session_id}).to_string()});
         let write = |max_tokens: u64| {
             let mut body = question.clone();
             body["max_tokens"] = max_tokens.into();
-            Bytes::from(body.to_string())
+            extend(&mut body, &self.extra_body);
+            ModelRequest { body: Bytes::from(body.to_string()), model: model.to_owned() }
         };
         let max_tokens = self.max_tokens(model).min(MAX_TOKENS);
         match call_model(&self.quietly(), &mut Spending::new(), max_tokens, write, false, stop).await {

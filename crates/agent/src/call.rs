@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +10,7 @@ use wardian_protocol::ContentBlock;
 use crate::client::{Failure, FailureKind, retry};
 use crate::hook::HookOutcome;
 use crate::random;
+use crate::request::ModelRequest;
 use crate::session::Setup;
 use crate::spending::{Spending, millis};
 
@@ -79,7 +79,7 @@ pub(crate) async fn call_model(
     setup: &Setup,
     spending: &mut Spending,
     mut max_tokens: u64,
-    body: impl Fn(u64) -> Bytes,
+    body: impl Fn(u64) -> ModelRequest,
     has_fallback: bool,
     stop: &CancellationToken,
 ) -> Called {
@@ -94,9 +94,9 @@ pub(crate) async fn call_model(
         let began = Instant::now();
         spending.times.requested((setup.out.clock)());
         let mut reading = Reading::new(setup, stop, spending);
-        let ended = reading.run(request.clone()).await;
+        let ended = reading.run(&request).await;
         setup.meter().add_api_time(began.elapsed());
-        reading.settle(matches!(ended, Ended::Whole(_)));
+        reading.settle(&request.model, matches!(ended, Ended::Whole(_)));
         let took_ms = millis(began.elapsed());
         let failure = match ended {
             Ended::Whole(whole) => {

@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use wardian_protocol::ApiError;
 use wardian_protocol::sse::{SseDecoder, SseEvent};
 
+use crate::request::BETA_HEADER;
 use crate::{ApiConfig, ApiKey, Endpoint, Error};
 
 pub(crate) mod failure;
@@ -84,8 +85,7 @@ impl Client {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
-        request.headers_mut().extend(more.clone());
+        *request.headers_mut() = with(&self.headers, more);
         let response = timeout(self.first_byte_timeout, self.send(request))
             .await
             .map_err(|_| Failure::lost("the API did not begin to answer in time"))??;
@@ -133,6 +133,19 @@ impl Client {
         let https = https(http).map_err(|error| Failure::local(format!("no root certificates: {error}")))?;
         Ok(Transport::Tls(builder.build(https)))
     }
+}
+
+/// Headers with more of them, which go before; betas add up.
+fn with(headers: &HeaderMap, more: &HeaderMap) -> HeaderMap {
+    let mut all = headers.clone();
+    all.extend(more.clone());
+    let betas = [headers, more].map(|headers| headers.get(BETA_HEADER).and_then(|betas| betas.to_str().ok()));
+    if let [Some(betas), Some(another)] = betas
+        && let Ok(both) = HeaderValue::from_str(&format!("{betas},{another}"))
+    {
+        all.insert(BETA_HEADER, both);
+    }
+    all
 }
 
 /// Puts TLS on connections, with the system's root certificates.

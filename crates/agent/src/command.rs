@@ -20,7 +20,7 @@ use crate::session::Session;
 use crate::shelf::Shelf;
 use crate::skill::Skill;
 use crate::turn::Turn;
-use crate::{UserMessage, prompt, words};
+use crate::{UserMessage, models, prompt, words};
 
 pub(crate) use self::local::Local;
 
@@ -280,8 +280,7 @@ impl Session {
         content.extend(said.context.into_iter().map(ContentBlock::text));
         content.extend(prompt.message.content.drain(1..));
         prompt.message.content = content;
-        let resolve = |model: &String| wardian_ledger::PriceTable::embedded().resolve_alias(model).to_owned();
-        turn.model = command.model.as_ref().map(resolve);
+        turn.model = command.model.as_deref().map(models::resolve);
         let rules = command.allowed_tools.iter().filter_map(|rule| rule.parse::<Rule>().ok());
         let mut live = lock(&setup.live);
         let new: Vec<Rule> = rules.filter(|rule| !live.policy.allow.contains(rule)).collect();

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wardian_ledger::PriceTable;
 use wardian_protocol::{ContentBlock, MessageParam, Role, Usage};
 
 use crate::authorise::lock;
 use crate::call::{Called, call_model};
 use crate::hook::{HookEvent, SessionHooks};
+use crate::models::context_window;
 use crate::session::{Session, Setup};
 use crate::spending::{Spending, millis};
 use crate::switch::LastReply;
@@ -26,8 +26,6 @@ use crate::{AutoCompact, UserMessage, random, words};
 /// What of a context window is left free before a conversation is compacted: room for a summary, and for a turn's last
 /// results. source: the official CLI's thresholds.
 const RESERVED_TOKENS: u64 = 33_000;
-/// The window of a model that the price table does not know.
-const UNKNOWN_WINDOW: u64 = 200_000;
 /// The most tokens of a summary.
 const MAX_SUMMARY_TOKENS: u64 = 20_000;
 /// How often in a row automatic compaction may fail before it is given up.
@@ -357,12 +355,6 @@ impl Setup {
     }
 }
 
-/// A model's context window, in tokens.
-pub(crate) fn context_window(model: &str) -> u64 {
-    let known = PriceTable::embedded().model(model).map(|price| price.context_window);
-    known.filter(|window| *window > 0).unwrap_or(UNKNOWN_WINDOW)
-}
-
 /// What of a window is kept free for compaction.
 pub(crate) fn reserved(window: u64) -> u64 {
     window.saturating_sub(window.saturating_sub(RESERVED_TOKENS).max(window / 2))
@@ -542,8 +534,6 @@ mod tests {
         assert_eq!(reserved(1_000_000), 33_000);
         assert_eq!(reserved(200_000), 33_000);
         assert_eq!(reserved(40_000), 20_000, "never more than half");
-        assert_eq!(context_window("claude-sonnet-5"), 1_000_000);
-        assert_eq!(context_window("a model of tomorrow"), UNKNOWN_WINDOW);
     }
 
     #[test]

@@ -12,8 +12,9 @@ use tokio::sync::{Notify, oneshot};
 use wardian_protocol::{ContentBlock, Role};
 
 use crate::authorise::lock;
-use crate::compact::{context_window, estimate_block, reserved, tokens};
+use crate::compact::{estimate_block, reserved, tokens};
 use crate::memory::MemoryFile;
+use crate::models::context_window;
 use crate::prompt::DYNAMIC_BOUNDARY;
 use crate::session::{Session, Setup, definition};
 use crate::subagent::{self, AgentDefinition};

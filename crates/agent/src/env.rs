@@ -5,9 +5,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value;
 use wardian_agent::mcp::ToolSearch;
 use wardian_agent::tool::ToolLimits;
 use wardian_agent::{ApiConfig, ApiKey, Endpoint};
+use wardian_protocol::JsonMap;
 
 /// What the environment says.
 pub struct Environment {
@@ -60,6 +62,8 @@ pub struct Environment {
     pub background_patience: Option<Duration>,
     /// `CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING=true`: what files were before tools change them is kept.
     pub file_checkpoints: bool,
+    /// `CLAUDE_CODE_EXTRA_BODY`: fields for the body of each request to the model.
+    pub extra_body: JsonMap,
     /// `DEBUG=1`, which the TypeScript SDK sets where it is itself told to: a debug log is written.
     pub debug: bool,
     /// `CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION`: whether prompts may be suggested, whatever settings say.
@@ -139,6 +143,15 @@ impl Environment {
         let background_patience = number("CLAUDE_CODE_PRINT_BG_WAIT_CEILING_MS").map(Duration::from_millis);
         let max_thinking_tokens = number("MAX_THINKING_TOKENS");
         let base_url = get("ANTHROPIC_BASE_URL");
+        let extra_body = get("CLAUDE_CODE_EXTRA_BODY").map(|text| serde_json::from_str(&text));
+        let extra_body = match extra_body {
+            Some(Ok(Value::Object(fields))) => fields,
+            Some(Ok(_) | Err(_)) => {
+                warnings.push("CLAUDE_CODE_EXTRA_BODY is no JSON object; it is ignored".to_owned());
+                JsonMap::new()
+            }
+            None => JsonMap::new(),
+        };
         api.endpoint = match (get("ANTHROPIC_UNIX_SOCKET"), base_url) {
             (Some(path), base_url) => Endpoint::Unix {
                 path: path.into(),
@@ -189,6 +202,7 @@ impl Environment {
             background_patience,
             file_checkpoints: get("CLAUDE_CODE_ENABLE_SDK_FILE_CHECKPOINTING")
                 .is_some_and(|value| matches!(value.as_str(), "1" | "true")),
+            extra_body,
             debug: get("DEBUG").is_some_and(|value| matches!(value.as_str(), "1" | "true")),
             suggests: get("CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION")
                 .map(|value| !matches!(value.as_str(), "0" | "false")),

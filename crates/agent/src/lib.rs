@@ -18,6 +18,7 @@ mod later;
 pub mod mcp;
 pub mod memory;
 mod meter;
+mod models;
 mod offer;
 pub mod options;
 pub mod output;

@@ -8,6 +8,8 @@ use wardian_protocol::frame::ModelUsage;
 use wardian_protocol::usage::{CacheCreation, ServerToolUse};
 use wardian_protocol::{NanoUsd, Usage};
 
+use crate::models;
+
 /// Counts over the life of a conversation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Meter {
@@ -17,12 +19,13 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// Takes in what one model call used; `date` is `YYYY-MM-DD`.
+    /// Takes in what one model call used, by the model's name with its suffix; `date` is `YYYY-MM-DD`.
     pub(crate) fn record(&mut self, model: &str, usage: &Usage, date: &str) {
         let prices = PriceTable::embedded();
-        let cost = prices.cost(model, usage, date);
+        let id = models::api_name(model);
+        let cost = prices.cost(id, usage, date);
         self.total += cost.nano;
-        let price = prices.model(model);
+        let price = prices.model(id);
         let (five_minutes, hour) = usage.cache_writes();
         let entry = self.by_model.entry(model.to_owned()).or_default();
         add(&mut entry.input_tokens, usage.input_tokens);
@@ -40,10 +43,11 @@ impl Meter {
             let before = entry.extra.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
             entry.extra.insert(name.to_owned(), before.saturating_add(more).into());
         }
-        entry.extra.insert("canonicalModel".to_owned(), model.into());
+        entry.extra.insert("canonicalModel".to_owned(), id.into());
         entry.extra.insert("provider".to_owned(), "firstParty".into());
         entry.cost_usd += cost.nano;
-        entry.context_window = price.map_or(0, |price| price.context_window);
+        let is_known = price.is_some() || models::is_long(model);
+        entry.context_window = if is_known { models::context_window(model) } else { 0 };
         entry.max_output_tokens = price.and_then(|price| price.max_output).unwrap_or(0);
         // Once unknown, always unknown: the sum is no list price any more.
         if cost.unpriced || !entry.extra.contains_key("costBasis") {

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use wardian_ledger::PriceTable;
 use wardian_policy::Rule;
 use wardian_protocol::{ContentBlock, MessageParam};
 
 use crate::authorise::lock;
 use crate::mcp::{Mcp, McpConfigError, McpSource, McpToolOrigin, Offer, ToolSearch, tool_name};
+use crate::models::context_window;
 use crate::session::{Offered, Setup, definition};
 use crate::tool::Tool;
 use crate::tools::mcp_resources::{ListResources, ReadResource};
@@ -296,8 +296,7 @@ impl Setup {
                 };
                 let chars: usize = offered.values().map(size).sum();
                 let model = lock(&self.live).model.clone();
-                let window =
-                    PriceTable::embedded().model(&model).map_or(200_000, |price| price.context_window);
+                let window = context_window(&model);
                 let chars = u64::try_from(chars).unwrap_or(u64::MAX);
                 chars / CHARS_PER_TOKEN > window.saturating_mul(u64::from(percent)) / 100
             }

@@ -25,7 +25,7 @@ use crate::transcript::Conversation;
 pub struct Options {
     /// The working directory of the tools. Relative: to the process's own.
     pub cwd: PathBuf,
-    /// A model id or an alias (`opus`, `sonnet`, `haiku`).
+    /// A model id or an alias (`opus`, `sonnet`, `haiku`); with `[1m]` behind it, with a context of a million tokens.
     pub model: String,
     /// Ids or aliases of models that take its place, in this order, for the rest of a turn in which it cannot be had.
     pub fallback_models: Vec<String>,
@@ -147,6 +147,8 @@ pub struct Options {
     pub effort: Option<String>,
     /// The most tokens of one reply; default: what the model can do, at most 32,000.
     pub max_output_tokens: Option<u64>,
+    /// Fields for the body of each request to the model, in the place of what it would hold; `stream` is left out.
+    pub extra_body: wardian_protocol::JsonMap,
     /// Whether the raw events of the model's stream are given too.
     pub include_partial_messages: bool,
     /// Whether prompts that wait are taken into the turn under way, between its rounds, and those left at its end begin
@@ -241,6 +243,7 @@ impl Default for Options {
             task_budget: None,
             effort: None,
             max_output_tokens: None,
+            extra_body: wardian_protocol::JsonMap::new(),
             include_partial_messages: false,
             prompt_suggestions: false,
             replay_user_messages: false,

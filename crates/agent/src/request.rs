@@ -2,6 +2,7 @@
 //! prompt caches live on that.
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -9,11 +10,41 @@ use wardian_protocol::{ContentBlock, JsonMap, MessageParam, Role};
 
 use crate::Thinking;
 use crate::authorise::lock;
+use crate::models::{self, LONG_BETA};
 use crate::prompt::DYNAMIC_BOUNDARY;
 use crate::session::Setup;
 
 /// The least that may be thought, where a budget is set. source: the Messages API.
 const MIN_THINKING_TOKENS: u64 = 1_024;
+
+/// A request as it goes out.
+#[derive(Clone, Debug)]
+pub(crate) struct ModelRequest {
+    pub(crate) body: Bytes,
+    /// The model that is asked, by its name with its suffix.
+    pub(crate) model: String,
+}
+
+impl ModelRequest {
+    /// The headers of this request, besides those of all.
+    pub(crate) fn headers(&self, all: &HeaderMap) -> HeaderMap {
+        let mut headers = all.clone();
+        if models::is_long(&self.model) {
+            headers.insert(BETA_HEADER, HeaderValue::from_static(LONG_BETA));
+        }
+        headers
+    }
+}
+
+/// Opens what the API does not do for everybody.
+pub(crate) const BETA_HEADER: &str = "anthropic-beta";
+
+/// Takes what a user wants in each request into a body, in the place of what is there. Replies are read as streams.
+pub(crate) fn extend(body: &mut Value, extra: &JsonMap) {
+    for (name, value) in extra.iter().filter(|(name, _)| *name != "stream") {
+        body[name] = value.clone();
+    }
+}
 
 /// What a request is made of.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +59,8 @@ struct Parts<'a> {
     effort: Option<&'a str>,
     task_budget: Option<u64>,
     session_id: &'a str,
+    /// What the user wants in each request.
+    extra: &'a JsonMap,
 }
 
 /// Writes the body.
@@ -40,7 +73,7 @@ fn body(parts: &Parts<'_>) -> Bytes {
         last.insert("cache_control".to_owned(), breakpoint());
     }
     let body = Body {
-        model: parts.model,
+        model: models::api_name(parts.model),
         max_tokens: parts.max_tokens,
         stream: true,
         system: system(parts.system),
@@ -50,19 +83,27 @@ fn body(parts: &Parts<'_>) -> Bytes {
         metadata: json!({"user_id": json!({"session_id": parts.session_id}).to_string()}),
         messages: Messages(parts.history),
     };
-    serde_json::to_vec(&body).expect("values and strings serialise, and memory does not fail").into()
+    let written = if parts.extra.is_empty() {
+        serde_json::to_vec(&body)
+    } else {
+        serde_json::to_value(&body).and_then(|mut body| {
+            extend(&mut body, parts.extra);
+            serde_json::to_vec(&body)
+        })
+    };
+    written.expect("values and strings serialise, and memory does not fail").into()
 }
 
 impl Setup {
-    /// The body of the next request of a conversation.
-    pub(crate) fn request(&self, model: &str, max_tokens: u64, history: &[MessageParam]) -> Bytes {
+    /// The next request of a conversation.
+    pub(crate) fn request(&self, model: &str, max_tokens: u64, history: &[MessageParam]) -> ModelRequest {
         let (thinking, effort) = {
             let live = lock(&self.live);
             // A subagent has its own.
             let effort = live.effort.clone().filter(|_| self.out.agent.is_none());
             (live.thinking.unwrap_or(self.thinking), effort.or_else(|| self.effort.clone()))
         };
-        body(&Parts {
+        let body = body(&Parts {
             model,
             max_tokens,
             system: &self.system,
@@ -73,7 +114,9 @@ impl Setup {
             effort: effort.as_deref(),
             task_budget: self.task_budget,
             session_id: &self.out.session_id,
-        })
+            extra: &self.extra_body,
+        });
+        ModelRequest { body, model: model.to_owned() }
     }
 }
 
@@ -216,6 +259,7 @@ mod tests {
                 effort: None,
                 task_budget: None,
                 session_id: "",
+                extra: &JsonMap::new(),
             };
             let body: Value = serde_json::from_slice(&body(&parts)).unwrap();
             assert_eq!(body["thinking"], expected, "{budget} {max_tokens}");

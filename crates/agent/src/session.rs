@@ -47,7 +47,7 @@ use crate::turn::Cause;
 use crate::view::View;
 use crate::{
     AutoCompact, CanUseTool, Error, Message, Options, Prompt, RetryPolicy, SetupTrigger, Thinking,
-    UserMessage, random, tools,
+    UserMessage, models, random, tools,
 };
 
 /// The most reply tokens asked for when nobody says how many: enough for any file, and a bound on what a reply reserves.
@@ -70,6 +70,8 @@ pub(crate) struct Setup {
     pub(crate) model: Option<String>,
     /// Added to each request.
     pub(crate) headers: HeaderMap,
+    /// Taken into the body of each request.
+    pub(crate) extra_body: Arc<wardian_protocol::JsonMap>,
     /// What the conversation had cost before this query.
     pub(crate) carried: NanoUsd,
     /// What the query had cost before the conversation was cleared.
@@ -191,7 +193,7 @@ impl Setup {
     }
 
     pub(crate) fn max_tokens(&self, model: &str) -> u64 {
-        let known = PriceTable::embedded().model(model).and_then(|price| price.max_output);
+        let known = PriceTable::embedded().model(models::api_name(model)).and_then(|price| price.max_output);
         let can = known.unwrap_or(DEFAULT_MAX_TOKENS);
         self.max_output_tokens.unwrap_or_else(|| can.min(DEFAULT_MAX_TOKENS))
     }

@@ -100,6 +100,11 @@ impl Setup {
         args.betas.extend(args.task_budget.map(|_| TASK_BUDGET_BETA.to_owned()));
         let searches = environment.tool_search != ToolSearch::Off;
         args.betas.extend(searches.then(|| TOOL_SEARCH_BETA.to_owned()));
+        let mut extra_body = environment.extra_body;
+        // source: observed of the official CLI: they are a header.
+        if let Some(Value::Array(betas)) = extra_body.shift_remove("betas") {
+            args.betas.extend(betas.iter().filter_map(Value::as_str).map(str::to_owned));
+        }
         if !args.betas.is_empty() {
             api.headers.push(("anthropic-beta".to_owned(), args.betas.join(",")));
         }
@@ -147,6 +152,7 @@ impl Setup {
             task_budget: args.task_budget,
             effort,
             max_output_tokens: environment.max_output_tokens,
+            extra_body,
             include_partial_messages: args.include_partial_messages,
             fold_prompts: environment.sdk_prompts,
             prompt_events: environment.sdk_prompts,

@@ -19,7 +19,7 @@ use crate::client::Client;
 use crate::hook::{HookEvent, HookOutcome, SessionHooks};
 use crate::later::Later;
 use crate::task::Tasks;
-use crate::{Error, view, words};
+use crate::{Error, models, view, words};
 
 /// How long the API may take to say whether it has a model; then it is taken for one that it has.
 const PROBE_PATIENCE: Duration = Duration::from_secs(10);
@@ -127,7 +127,7 @@ impl Switches {
     async fn run(&self, Wish { model, probe, reply }: Wish) {
         let (from, to) = {
             let live = lock(&self.0.live);
-            let named = model.as_deref().map(|name| PriceTable::embedded().resolve_alias(name).to_owned());
+            let named = model.as_deref().map(models::resolve);
             (live.model.clone(), named.unwrap_or_else(|| live.first_model.clone()))
         };
         let changed = from != to;
@@ -162,7 +162,7 @@ impl Switches {
         let last = lock(&self.0.live).last_reply;
         let tokens = last.map_or(0, |last| last.tokens);
         let usage = Usage { cache_creation_input_tokens: Some(tokens), ..Usage::default() };
-        let cost = PriceTable::embedded().cost(to, &usage, &hooks.today());
+        let cost = PriceTable::embedded().cost(models::api_name(to), &usage, &hooks.today());
         json!({
             "from_model": from,
             "to_model": to,

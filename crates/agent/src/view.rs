@@ -15,6 +15,8 @@ use wardian_protocol::frame::ModelUsage;
 use crate::authorise::{Live, lock, resolve};
 use crate::client::{Client, Failure};
 use crate::meter::Meter;
+use crate::models::api_name;
+use crate::request::ModelRequest;
 use crate::session::Setup;
 use crate::tool::{Known, ReadLog};
 use crate::transcript::Journal;
@@ -115,11 +117,13 @@ impl View {
 /// Asks the API for the shortest reply of a model. What cannot be reached is not the model's fault.
 pub(crate) async fn probe(client: &Client, model: &str) -> Result<(), Error> {
     let body = json!({
-        "model": model,
+        "model": api_name(model),
         "max_tokens": 1,
         "messages": [{"role": "user", "content": "Hi"}],
     });
-    match client.post(Bytes::from(body.to_string()), &HeaderMap::new()).await {
+    let request = ModelRequest { body: Bytes::from(body.to_string()), model: model.to_owned() };
+    let headers = request.headers(&HeaderMap::new());
+    match client.post(request.body, &headers).await {
         Err(failure) if is_about_the_model(&failure) => {
             Err(Error::Model { model: model.to_owned(), message: failure.describe() })
         }

@@ -9,6 +9,8 @@ mod agents;
 mod background;
 #[path = "it/binary.rs"]
 mod binary;
+#[path = "it/bodies.rs"]
+mod bodies;
 #[path = "it/checkpoints.rs"]
 mod checkpoints;
 #[path = "it/commands.rs"]

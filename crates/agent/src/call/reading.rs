@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -18,6 +17,8 @@ use super::{Partial, Whole};
 use crate::client::{Failure, Reply};
 use crate::frames::{one_block, presentable};
 use crate::hook::{HookEvent, HookOutcome};
+use crate::models::api_name;
+use crate::request::ModelRequest;
 use crate::schema;
 use crate::session::Setup;
 use crate::spending::{Spending, millis};
@@ -75,7 +76,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    pub(super) async fn run(&mut self, request: Bytes) -> Ended {
+    pub(super) async fn run(&mut self, request: &ModelRequest) -> Ended {
         let mut ended = self.follow(request).await;
         if let Ended::Failed(failure) = &mut ended {
             failure.request_id = failure.request_id.take().or_else(|| self.request_id.clone());
@@ -83,11 +84,12 @@ impl<'a> Reading<'a> {
         ended
     }
 
-    async fn follow(&mut self, request: Bytes) -> Ended {
+    async fn follow(&mut self, request: &ModelRequest) -> Ended {
+        let headers = request.headers(&self.setup.headers);
         let posted = tokio::select! {
             biased;
             () = self.stop.cancelled() => return Ended::Interrupted,
-            posted = self.setup.client.post(request, &self.setup.headers) => posted,
+            posted = self.setup.client.post(request.body.clone(), &headers) => posted,
         };
         let mut reply = match posted {
             Ok(reply) => reply,
@@ -244,7 +246,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Counts what was used, however the reply ended: it was paid for. What a cut reply had written is estimated.
-    pub(super) fn settle(&self, whole: bool) {
+    pub(super) fn settle(&self, asked: &str, whole: bool) {
         let Some(message) = self.assembler.so_far() else { return };
         let mut usage = message.usage.clone();
         if !whole {
@@ -253,7 +255,9 @@ impl<'a> Reading<'a> {
             usage.output_tokens = usage.output_tokens.max(Some(tokens));
         }
         let date = (self.setup.out.clock)().strftime("%Y-%m-%d").to_string();
-        self.setup.meter().record(&message.model, &usage, &date);
+        // A suffix of ours is none of the API's.
+        let model = if message.model == api_name(asked) { asked } else { &message.model };
+        self.setup.meter().record(model, &usage, &date);
     }
 
     /// What the reply holds so far, if it has begun.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
-use wardian_ledger::PriceTable;
 use wardian_policy::{PermissionMode, Policy, Rule};
 use wardian_protocol::NanoUsd;
 
@@ -28,7 +27,7 @@ use crate::subagent::{self, AgentDefinition};
 use crate::switch::Switches;
 use crate::task::Tasks;
 use crate::tool::{ReadLog, Tool, ToolContext, Within};
-use crate::{Error, Options, SystemPrompt, tools, transcript};
+use crate::{Error, Options, SystemPrompt, models, tools, transcript};
 
 /// Hosts are not flooded.
 const MIN_HEARTBEAT: Duration = Duration::from_millis(10);
@@ -56,7 +55,7 @@ pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Resu
         |name: &str| name == "StructuredOutput" || main_agent.as_ref().is_none_or(|agent| agent.admits(name));
     tools.retain(|offered| is_admitted(offered.tool.name()));
     let definitions = tools.iter().map(definition).collect();
-    let model = PriceTable::embedded().resolve_alias(&options.model).to_owned();
+    let model = models::resolve(&options.model);
     let bypass_permitted =
         options.allow_bypass_permissions || options.permission_mode == PermissionMode::BypassPermissions;
     let live = Live {
@@ -116,6 +115,7 @@ pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Resu
         agent: main_agent,
         model: None,
         headers: HeaderMap::new(),
+        extra_body: Arc::new(std::mem::take(&mut options.extra_body)),
         carried: NanoUsd::ZERO,
         spent_before: NanoUsd::ZERO,
         background_tasks: options.background_tasks,
@@ -154,7 +154,7 @@ pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Resu
 }
 
 fn resolved(models: &[String]) -> Vec<String> {
-    models.iter().map(|name| PriceTable::embedded().resolve_alias(name).to_owned()).collect()
+    models.iter().map(|name| models::resolve(name)).collect()
 }
 
 async fn directory(path: &std::path::Path) -> Result<PathBuf, Error> {

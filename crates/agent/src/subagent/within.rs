@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex};
 
 use http::{HeaderMap, HeaderValue};
-use wardian_ledger::PriceTable;
 use wardian_policy::PermissionMode;
 
 use super::{AgentDefinition, AgentSource, MAX_DEPTH};
@@ -12,7 +11,7 @@ use crate::frames::{AgentTag, Out};
 use crate::prompt::Opening;
 use crate::session::{Offered, Setup};
 use crate::tool::{ReadLog, ToolContext};
-use crate::words;
+use crate::{models, words};
 
 /// Tools that only make sense where the user is.
 const MAIN_ONLY: &[&str] = &["AskUserQuestion", "EnterPlanMode", "ExitPlanMode", "StructuredOutput"];
@@ -125,7 +124,7 @@ fn is_of(servers: &[String], tool: &str) -> bool {
 /// The id that a model is meant by; `None`: the caller's.
 pub(super) fn model(named: Option<&str>) -> Option<String> {
     let named = named.filter(|model| *model != "inherit")?;
-    Some(PriceTable::embedded().resolve_alias(named).to_owned())
+    Some(models::resolve(named))
 }
 
 /// source: the agent protocol reference, section 2.11.

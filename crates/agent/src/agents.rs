@@ -55,6 +55,11 @@ impl Agents {
         all
     }
 
+    /// Takes in a plugin's.
+    pub fn add_plugin(&mut self, agents: BTreeMap<String, AgentDefinition>) {
+        self.found.extend(agents);
+    }
+
     /// The names of those of files.
     #[cfg(test)]
     pub fn names(&self) -> Vec<String> {

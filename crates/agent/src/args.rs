@@ -1,7 +1,7 @@
 //! The command line of `wardian-agent`: the official CLI's flags, in both styles, `--flag=value` and `--flag value`.
 //!
-//! source: the agent protocol reference, section 1.1. A flag that would change money, security or what the program
-//! relies on, and is not built yet, is refused by name rather than taken and ignored.
+//! source: the agent protocol reference, section 1.1. A flag that is not known is refused by name rather than taken and
+//! ignored.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -81,6 +81,8 @@ pub struct Args {
     pub include_hook_events: bool,
     /// `--init`, `--maintenance`.
     pub set_up: Option<SetupTrigger>,
+    /// `--plugin-dir`.
+    pub plugins: Vec<PathBuf>,
     /// `--init-only`: nothing but the hooks on the beginning.
     pub init_only: bool,
     /// `--agent`: the main thread's.
@@ -131,6 +133,7 @@ output, as the official SDKs start it; with a prompt (or -p and the prompt on st
   --permission-prompt-tool stdio    ask the host (stream-json only)
   --add-dir DIR                     one more directory to work in
   --init, --maintenance             run the hooks on Setup first; --init-only: and nothing else
+  --plugin-dir DIR                  a plugin: its commands, skills, agents, hooks and servers
   --agent NAME                      work as this agent
   --agents JSON                     agents that can be called on, or worked as, by name
   --max-turns N, --max-budget-usd N limits

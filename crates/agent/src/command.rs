@@ -92,6 +92,13 @@ pub fn discover(shelf: &Shelf) -> Vec<CustomCommand> {
     commands
 }
 
+/// Reads one file as a command, called after it. Blocks.
+#[must_use]
+pub fn of_file(path: &Path, shelf: &Shelf) -> Option<CustomCommand> {
+    let stem = path.file_stem()?.to_str().filter(|_| path.extension().is_some_and(|end| end == "md"))?;
+    read(path, shelf.named(stem), shelf)
+}
+
 fn read(path: &Path, name: String, shelf: &Shelf) -> Option<CustomCommand> {
     if !is_name(&name) {
         return None;
@@ -128,7 +135,7 @@ pub fn listing(custom: &[CustomCommand], skills: &[Skill]) -> Vec<Value> {
     let own = custom.iter().map(|command| {
         json!({
             "name": command.name,
-            "description": format!("{} ({})", command.description, command.source),
+            "description": described(&command.name, &command.description, &command.source),
             "argumentHint": command.argument_hint,
         })
     });
@@ -142,13 +149,25 @@ pub fn listing(custom: &[CustomCommand], skills: &[Skill]) -> Vec<Value> {
 #[must_use]
 pub fn of_skills(skills: &[Skill]) -> Vec<Value> {
     let listed = skills.iter().filter(|skill| skill.for_user).map(|skill| {
-        json!({
+        let mut listed = json!({
             "name": skill.name,
-            "description": format!("{} ({})", skill.description, skill.source),
+            "description": described(&skill.name, &skill.description, &skill.source),
             "argumentHint": skill.argument_hint,
-        })
+        });
+        if let Some((_, short)) = skill.name.rsplit_once(':') {
+            listed["aliases"] = json!([short]);
+        }
+        listed
     });
     listed.collect()
+}
+
+/// A description for people, with whose it is.
+fn described(name: &str, description: &str, source: &str) -> String {
+    match name.split_once(':') {
+        Some((plugin, _)) if source == "plugin" => format!("({plugin}) {description}"),
+        Some(_) | None => format!("{description} ({source})"),
+    }
 }
 
 /// A prompt that is a command.

@@ -167,6 +167,13 @@ impl Session {
                 setup.summary(&history, &wanted.join("\n"), &turn.current_model(&setup), stop).await
             }
         };
+        let begun = match &summed_up {
+            // A subagent's conversation is no session.
+            Ok(_) if setup.out.agent.is_none() => {
+                setup.hooks.session_started("compact", Some(&turn.current_model(&setup))).await
+            }
+            Ok(_) | Err(_) => Vec::new(),
+        };
         let status = match &summed_up {
             Ok(_) => json!({"status": null, "compact_result": "success"}),
             Err(error) => {
@@ -186,6 +193,7 @@ impl Session {
         }
         let summary = summed_up?;
         self.go_on_from(&summary, waiting, trigger, began.elapsed()).await;
+        self.be_told(begun).await;
         let fields = json!({"trigger": trigger.as_str(), "compact_summary": summary});
         setup.hooks.run(HookEvent::PostCompact, trigger.as_str(), fields).await;
         Ok(())

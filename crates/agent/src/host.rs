@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use wardian_agent::{
-    CanUseTool, Elicitation, Elicited, Hook, HookFailure, HookInput, HookOutput, McpHost, OnElicitation,
-    OnFailure, Permission, PermissionRequest, PermissionUpdate, ReasonKind, new_session_id,
+    CanUseTool, Elicitation, Elicited, Hook, HookEvent, HookFailure, HookInput, HookOutput, McpHost,
+    OnElicitation, OnFailure, Permission, PermissionRequest, PermissionUpdate, ReasonKind, new_session_id,
 };
 use wardian_protocol::AgentFrame;
 use wardian_protocol::JsonMap;
@@ -212,7 +212,14 @@ impl Host {
         let (host, callback_id) = (self.clone(), callback_id.to_owned());
         let mut hook = Hook::new(matcher.matcher.as_deref(), move |input| {
             let (host, callback_id) = (host.clone(), callback_id.clone());
-            async move { host.run_hook(callback_id, input).await.map_err(HookFailure) }
+            async move {
+                let event = input.hook_event_name.parse::<HookEvent>().ok();
+                let cause = ["source", "reason", "load_reason"].iter().find_map(|name| input.text(name));
+                if event.is_some_and(|event| !event.reaches_hosts(cause)) {
+                    return Ok(HookOutput::default());
+                }
+                host.run_hook(callback_id, input).await.map_err(HookFailure)
+            }
         });
         let timeout = matcher.timeout.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         hook.timeout = timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(hook.timeout);

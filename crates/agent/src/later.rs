@@ -6,9 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wardian_protocol::Role;
 
-use crate::hook::{HookEvent, SessionHooks};
+use crate::command::CustomCommand;
+use crate::hook::{HookEvent, Hooks, SessionHooks};
 use crate::memory::MemoryFile;
+use crate::plugin::{PluginError, PluginInfo};
 use crate::session::Session;
+use crate::skill::Skill;
 use crate::{Error, prompt, words};
 
 /// The most texts that wait for the next model call.
@@ -27,6 +30,21 @@ pub struct NewDirectory {
     pub memory: Vec<MemoryFile>,
 }
 
+/// The parts of a query that come from files, read anew.
+#[derive(Clone, Debug, Default)]
+pub struct Reread {
+    /// All commands.
+    pub commands: Vec<CustomCommand>,
+    /// All skills.
+    pub skills: Vec<Skill>,
+    /// All hooks, the caller's own too.
+    pub hooks: Hooks,
+    /// The plugins that they are from.
+    pub plugins: Vec<PluginInfo>,
+    /// The plugins that are not there, or lack a part.
+    pub plugin_errors: Vec<PluginError>,
+}
+
 /// What waits to be taken up. Clones are the same.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Later(Arc<Mutex<Waiting>>);
@@ -34,6 +52,7 @@ pub(crate) struct Later(Arc<Mutex<Waiting>>);
 #[derive(Debug, Default)]
 struct Waiting {
     directories: Vec<PathBuf>,
+    reread: Option<Reread>,
     told: Told,
 }
 
@@ -57,6 +76,11 @@ impl Later {
         texts_waiting.extend(texts.into_iter().take(room));
     }
 
+    /// The commands and plugins are these from the next turn on.
+    pub(crate) fn reread(&self, reread: Reread) {
+        self.waiting().reread = Some(reread);
+    }
+
     /// Adds a directory. `known`: how many there are.
     pub(crate) fn add_directory(&self, directory: &NewDirectory, known: usize) -> Result<(), Error> {
         if known >= MAX_DIRECTORIES {
@@ -77,9 +101,18 @@ impl Session {
         if self.setup.out.agent.is_some() {
             return;
         }
-        let directories = std::mem::take(&mut self.setup.later.waiting().directories);
+        let (directories, reread) = {
+            let mut waiting = self.setup.later.waiting();
+            (std::mem::take(&mut waiting.directories), waiting.reread.take())
+        };
         if !directories.is_empty() {
             Arc::make_mut(&mut self.setup).additional_directories.extend(directories);
+        }
+        if let Some(Reread { commands, plugins, plugin_errors, .. }) = reread {
+            let setup = Arc::make_mut(&mut self.setup);
+            setup.commands = commands.into();
+            setup.plugins = plugins;
+            setup.plugin_errors = plugin_errors;
         }
     }
 

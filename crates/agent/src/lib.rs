@@ -23,6 +23,7 @@ mod offer;
 pub mod options;
 pub mod output;
 pub mod permission;
+mod plugin;
 mod prompt;
 mod proxy;
 pub mod query;
@@ -54,7 +55,7 @@ pub use custom::{CustomTool, IntoToolOutput, Json, schema_of, tool, tool_with};
 pub use error::Error;
 pub use frames::PROTOCOL_VERSION;
 pub use hook::{CommandHook, Hook, HookEvent, HookFailure, HookInput, HookOutput, Hooks, OnFailure};
-pub use later::NewDirectory;
+pub use later::{NewDirectory, Reread};
 pub use mcp::{
     Elicitation, Elicited, Mcp, McpChanges, McpConfigError, McpHost, McpManifest, McpServer, McpSource,
     McpToolOrigin, McpTransport, OnElicitation,
@@ -68,6 +69,7 @@ pub use permission::{
     CanUseTool, Destination, Permission, PermissionChange, PermissionRequest, PermissionUpdate, RuleKind,
     SettingsFiles, can_use_tool,
 };
+pub use plugin::{PluginError, PluginInfo};
 pub use prompt::DYNAMIC_BOUNDARY;
 pub use query::{Interrupted, Prompt, Query, QueryHandle, query};
 pub use random::uuid as new_session_id;

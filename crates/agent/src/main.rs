@@ -11,6 +11,8 @@ mod host;
 mod kept;
 mod launch;
 mod lines;
+mod parts;
+mod plugins;
 mod servers;
 mod settings;
 mod setup;

@@ -201,6 +201,8 @@ pub enum McpSource {
     Local,
     /// The definition of a subagent.
     Agent,
+    /// A plugin's.
+    Plugin,
 }
 
 impl McpSource {
@@ -214,6 +216,7 @@ impl McpSource {
             Self::User => "user",
             Self::Local => "local",
             Self::Agent => "agent",
+            Self::Plugin => "plugin",
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::hook::Hooks;
 use crate::mcp::{self, McpConfigError, McpServer, OnElicitation, ToolSearch};
 use crate::memory::MemoryFile;
 use crate::permission::{CanUseTool, SettingsFiles};
+use crate::plugin::{PluginError, PluginInfo};
 use crate::skill::Skill;
 use crate::subagent::AgentDefinition;
 use crate::tool::{Tool, ToolLimits};
@@ -107,6 +108,10 @@ pub struct Options {
     pub can_use_tool: Option<CanUseTool>,
     /// The caller's code around what happens.
     pub hooks: Hooks,
+    /// Plugins whose parts are among the rest here: `system/init` tells.
+    pub plugins: Vec<PluginInfo>,
+    /// Plugins that are not there, or lack a part: `system/init` tells.
+    pub plugin_errors: Vec<PluginError>,
     /// What the session sets up, if it does: hooks on that run first.
     pub set_up: Option<SetupTrigger>,
     /// Whether `hook_started`, `hook_progress` and `hook_response` messages tell of hooks that are programs.
@@ -224,6 +229,8 @@ impl Default for Options {
             allow_bypass_permissions: false,
             can_use_tool: None,
             hooks: Hooks::default(),
+            plugins: Vec::new(),
+            plugin_errors: Vec::new(),
             set_up: None,
             include_hook_events: false,
             settings_files: SettingsFiles::default(),

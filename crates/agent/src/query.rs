@@ -14,7 +14,7 @@ use wardian_policy::PermissionMode;
 use wardian_protocol::{ContentBlock, MessageParam, Role};
 
 use crate::checkpoint::{Checkpoints, RewindError, Rewound};
-use crate::later::NewDirectory;
+use crate::later::{NewDirectory, Reread};
 use crate::mcp::Mcp;
 use crate::skill::Skill;
 use crate::switch::{ModelSwitch, Wish};
@@ -272,6 +272,14 @@ impl QueryHandle {
         self.ask(|reply| Command::SetSkills { skills, reply }).await
     }
 
+    /// From now on the hooks and skills are these; commands from the next turn on.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn reread(&self, parts: Reread) -> Result<(), Error> {
+        self.ask(|reply| Command::Reread { parts: Box::new(parts), reply }).await
+    }
+
     /// Adds a directory to work in, and waits until hooks have heard of it.
     ///
     /// # Errors
@@ -423,6 +431,7 @@ pub(crate) enum Command {
     Tasks(oneshot::Sender<Tasks>),
     TellTasks(oneshot::Sender<()>),
     SwitchModel(Wish),
+    Reread { parts: Box<Reread>, reply: oneshot::Sender<()> },
     SetSkills { skills: Vec<Skill>, reply: oneshot::Sender<()> },
     AddDirectory { directory: NewDirectory, reply: oneshot::Sender<Result<(), Error>> },
     ContextUsage(oneshot::Sender<serde_json::Value>),

@@ -32,6 +32,7 @@ use crate::mcp::{Listener, Mcp};
 use crate::meter::Meter;
 use crate::offer::ServerTools;
 use crate::permission::SettingsFiles;
+use crate::plugin::{PluginError, PluginInfo};
 use crate::prompt::Opening;
 use crate::query::{Command, text_prompt};
 use crate::queue::{Fate, Queue};
@@ -106,6 +107,8 @@ pub(crate) struct Setup {
     /// What the host asks about the conversation.
     pub(crate) asks: Asks,
     pub(crate) commands: Arc<[CustomCommand]>,
+    pub(crate) plugins: Vec<PluginInfo>,
+    pub(crate) plugin_errors: Vec<PluginError>,
     pub(crate) hooks: SessionHooks,
     pub(crate) switches: Switches,
     /// What comes from beside.
@@ -255,6 +258,7 @@ pub(crate) async fn run(
         agent: None,
     };
     let session_id = out.session_id.clone();
+    let forked = conversation.as_ref().is_some_and(|conversation| conversation.forked_from().is_some());
     // source: the agent protocol reference, section 2.11.
     options.api.headers.push(("x-claude-code-session-id".to_owned(), session_id));
     if let Some(journal) = &out.journal {
@@ -289,7 +293,7 @@ pub(crate) async fn run(
             let mut commands = commands;
             let hooks = session.setup.hooks.clone();
             if session.connect(&mut inbox, &mut commands, &cancel).await {
-                session.begin(trigger, &cancel).await;
+                session.begin(trigger, forked, &cancel).await;
                 session.run(inbox, resumes, commands, cancel.clone()).await;
                 if !cancel.is_cancelled() {
                     hooks.session_ended("other").await;
@@ -425,8 +429,12 @@ impl Session {
     }
 
     /// Lets hooks see that the session begins, and before that what it is set up for.
-    async fn begin(&mut self, set_up: Option<SetupTrigger>, cancel: &CancellationToken) {
-        let source = if self.history.is_empty() && self.open.is_none() { "startup" } else { "resume" };
+    async fn begin(&mut self, set_up: Option<SetupTrigger>, forked: bool, cancel: &CancellationToken) {
+        let source = match (self.history.is_empty() && self.open.is_none(), forked) {
+            (true, _) => "startup",
+            (false, true) => "fork",
+            (false, false) => "resume",
+        };
         let model = lock(&self.setup.live).model.clone();
         let hooks = &self.setup.hooks;
         let heard = async {
@@ -434,7 +442,7 @@ impl Session {
                 Some(trigger) => hooks.set_up(trigger).await,
                 None => Vec::new(),
             };
-            told.extend(hooks.session_started(source, &model).await);
+            told.extend(hooks.session_started(source, Some(&model)).await);
             told
         };
         self.told = tokio::select! {

@@ -10,7 +10,7 @@
 //! source: the agent protocol reference, sections 1.5 and 1.7.
 
 mod apply;
-mod hooks;
+pub mod hooks;
 mod layer;
 mod mcp;
 mod texts;
@@ -18,7 +18,6 @@ mod texts;
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use wardian_agent::command::CustomCommand;
 use wardian_agent::memory::MemoryFile;
 use wardian_agent::{AutoCompact, Hooks, SettingsFiles};
 
@@ -93,10 +92,10 @@ pub struct Effective {
     pub auto_compact: AutoCompact,
     /// Instructions for the model.
     pub memory: Vec<MemoryFile>,
-    /// Slash commands.
-    pub commands: Vec<CustomCommand>,
     /// Where texts lie.
     pub shelves: Shelves,
+    /// Whether no hooks of plugins run.
+    pub plugin_hooks_off: bool,
     /// Whether nobody may run without permissions.
     pub bypass_disabled: bool,
     /// What was left out, for standard error.

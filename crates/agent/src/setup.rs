@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use wardian_agent::mcp::ToolSearch;
 use wardian_agent::{
-    Checkpoints, Conversation, Hooks, Options, PermissionMode, SystemPrompt, Thinking, ToolSet,
+    Checkpoints, Conversation, McpSource, Options, PermissionMode, Reread, SystemPrompt, Thinking, ToolSet,
     new_session_id, tools,
 };
 
@@ -13,9 +13,10 @@ use crate::agents::Agents;
 use crate::args::{Args, Complaint};
 use crate::env::Environment;
 use crate::launch;
+use crate::parts::Parts;
+use crate::plugins::Plugins;
 use crate::servers::Servers;
 use crate::settings::Effective;
-use crate::shelves::Shelves;
 
 /// Lets a request say how hard the model tries. source: the protocol reference, section 2.11.
 const EFFORT_BETA: &str = "effort-2025-11-24";
@@ -29,8 +30,8 @@ pub struct Setup {
     pub options: Options,
     /// Whether a flag gave the system prompt; else the host does, or the preset holds.
     pub system_prompt_given: bool,
-    /// The hooks of settings: the host's come beside them.
-    pub settings_hooks: Hooks,
+    /// What comes from files.
+    pub parts: Parts,
     /// The settings of each source, the weakest first.
     pub layers: Vec<(&'static str, Map<String, Value>)>,
     /// The tool servers that the host runs.
@@ -43,8 +44,6 @@ pub struct Setup {
     pub sums_agents_up: bool,
     /// Whether prompts may be suggested.
     pub suggests: bool,
-    /// Where texts lie.
-    pub shelves: Shelves,
     /// The directories of the beginning, as they lie on the disk: the working directory first.
     pub roots: Vec<PathBuf>,
     /// Whether the host asked to be asked.
@@ -108,13 +107,11 @@ impl Setup {
         if !args.betas.is_empty() {
             api.headers.push(("anthropic-beta".to_owned(), args.betas.join(",")));
         }
-        let skills = settings.shelves.skills();
         let roots = roots(&cwd, &args.additional_directories);
         let checkpoints = environment.config_dir.filter(|_| environment.file_checkpoints);
         let defaults = Options::default();
         let model_given = args.model.is_some() || environment.model.is_some();
         let options = Options {
-            skills,
             web_proxy: environment.web_proxy,
             http_proxy: environment.http_proxy,
             no_proxy: environment.no_proxy,
@@ -139,11 +136,9 @@ impl Setup {
             tool_search: environment.tool_search,
             max_mcp_output_chars: environment.max_mcp_output_chars.unwrap_or(defaults.max_mcp_output_chars),
             tool_limits,
-            hooks: settings.hooks.clone(),
             settings_files: settings.files,
             auto_compact: settings.auto_compact,
             memory: settings.memory,
-            commands: settings.commands,
             set_up: args.set_up,
             include_hook_events: args.include_hook_events,
             api,
@@ -170,21 +165,64 @@ impl Setup {
         let mut servers = std::mem::take(&mut args.servers);
         servers.connect_timeout = environment.mcp_connect_timeout;
         servers.call_timeout = environment.mcp_call_timeout;
-        Ok(Self {
+        let mut made = Self {
             options,
             servers,
             agents,
             model_given,
             system_prompt_given,
-            settings_hooks: settings.hooks,
-            shelves: settings.shelves,
+            parts: Parts {
+                shelves: settings.shelves,
+                settings_hooks: settings.hooks,
+                plugin_hooks_off: settings.plugin_hooks_off,
+                ..Parts::default()
+            },
             roots,
             layers: settings.layers,
             sums_agents_up: environment.sums_agents_up,
             suggests: environment.suggests.unwrap_or(!settings.suggestions_off),
             ask_host: args.ask_host && !args.never_ask,
             checkpoints: checkpoints.map(|config| config.join("file-history")),
-        })
+        };
+        let mut plugins = Plugins::default();
+        for folder in std::mem::take(&mut args.plugins) {
+            plugins.add(made.options.cwd.join(folder), false)?;
+        }
+        plugins.load();
+        made.install_plugins(plugins)?;
+        Ok(made)
+    }
+
+    /// Puts the parts of plugins where the query, and the host, find them. Servers and agents are those of the beginning.
+    fn install_plugins(&mut self, plugins: Plugins) -> Result<(), Complaint> {
+        for error in &plugins.errors {
+            eprintln!("warning: the plugin {}: {}", error.plugin, error.message);
+        }
+        for plugin in &plugins.loaded {
+            for (name, config) in plugin.servers.clone() {
+                self.servers.add_unless_named(name, config, McpSource::Plugin)?;
+            }
+            self.agents.add_plugin(plugin.agents.clone());
+        }
+        self.parts.plugins = plugins;
+        let Reread { commands, skills, hooks, plugins, plugin_errors } = self.parts.reread();
+        let options = &mut self.options;
+        (options.commands, options.skills, options.hooks) = (commands, skills, hooks);
+        (options.plugins, options.plugin_errors) = (plugins, plugin_errors);
+        Ok(())
+    }
+
+    /// Takes the plugins of `initialize` in; where it is not the first, they change nothing. Gives whether all are there.
+    pub fn take_plugins(&mut self, list: &Value, is_new: bool) -> Result<bool, Complaint> {
+        let cwd = self.options.cwd.clone();
+        if is_new && self.servers.await_initialize {
+            let mut plugins = self.parts.plugins.clone();
+            if plugins.add_list(list, &cwd)? {
+                plugins.load();
+                self.install_plugins(plugins)?;
+            }
+        }
+        Ok(self.parts.plugins.has_all(list, &cwd))
     }
 
     /// The session's id.

@@ -91,10 +91,19 @@ impl Skill {
             Err(error) => return Err(error.to_string()),
         };
         let folder = self.folder.display().to_string();
-        let body = document.body.replace("${CLAUDE_SKILL_DIR}", &folder);
+        let mut body = document.body.replace("${CLAUDE_SKILL_DIR}", &folder);
+        if let Some(root) = self.root.as_ref().filter(|_| self.source == "plugin") {
+            body = body.replace("${CLAUDE_PLUGIN_ROOT}", &root.display().to_string());
+        }
         let body = command::with_arguments(body.trim_start_matches('\n'), arguments);
         Ok(words::skill(&folder, &body))
     }
+}
+
+/// A skill by its name; a plugin's also by what follows the plugin's name.
+fn find<'a>(all: &'a BTreeMap<String, Skill>, name: &str) -> Option<&'a Skill> {
+    let is_short = |skill: &&Skill| skill.name.rsplit_once(':').is_some_and(|(_, short)| short == name);
+    all.get(name).or_else(|| all.values().find(is_short))
 }
 
 /// The skills of a session.
@@ -132,7 +141,7 @@ impl Skills {
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Skill> {
-        self.all().get(name.strip_prefix('/').unwrap_or(name)).cloned()
+        find(&self.all(), name.strip_prefix('/').unwrap_or(name)).cloned()
     }
 
     /// Whether the host lets the model have it. source: the types of the SDKs: a plugin's is also known by what follows
@@ -159,7 +168,7 @@ impl Skills {
 
     /// The skill as a slash command.
     pub(crate) fn command(&self, name: &str) -> Option<Skill> {
-        self.all().get(name).filter(|skill| skill.for_user).cloned()
+        find(&self.all(), name).filter(|skill| skill.for_user).cloned()
     }
 
     /// Those that the model may use.

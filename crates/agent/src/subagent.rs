@@ -68,6 +68,8 @@ pub enum AgentSource {
     User,
     /// A file of the project's.
     Project,
+    /// A file of a plugin's.
+    Plugin,
 }
 
 impl AgentSource {
@@ -78,6 +80,7 @@ impl AgentSource {
             Self::BuiltIn => "built-in",
             Self::User => "userSettings",
             Self::Project => "projectSettings",
+            Self::Plugin => "plugin",
         }
     }
 

@@ -34,7 +34,6 @@ enum Set {
     Text(fn(&mut Args, &str)),
     /// Something that a text may not be.
     Value(fn(&mut Args, &Given<'_>) -> Result<(), Complaint>),
-    NotBuilt,
 }
 
 impl Flag {
@@ -47,7 +46,6 @@ impl Flag {
             Set::Switch(set) => set(args),
             Set::Text(set) => set(args, value),
             Set::Value(set) => set(args, &given)?,
-            Set::NotBuilt => return Err(given.not_built()),
         }
         Ok(())
     }
@@ -86,11 +84,6 @@ const fn value(name: &'static str, set: fn(&mut Args, &Given<'_>) -> Result<(), 
 /// A flag that only says more, or less, of what is done anyway, or prepares for what is not there.
 const fn harmless(name: &'static str, takes: Takes) -> Flag {
     Flag { name, takes, set: Set::Nothing }
-}
-
-/// A flag that would change money, security, or what the program relies on.
-const fn not_built(name: &'static str, takes: Takes) -> Flag {
-    Flag { name, takes, set: Set::NotBuilt }
 }
 
 /// The flags that are known, by name.
@@ -132,7 +125,7 @@ const FLAGS: &[Flag] = &[
     value("permission-mode", |args, given| given.parsed().map(|mode| args.permission_mode = Some(mode))),
     value("permission-prompt-tool", |args, given| given.choice(&[("stdio", true)]).map(|host| args.ask_host = host)),
     value("permission-prompts", |args, given| given.choice(&ASKING).map(|never| args.never_ask = never)),
-    not_built("plugin-dir", Takes::Value),
+    text("plugin-dir", |args, value| args.plugins.extend(not_empty(value).map(Into::into))),
     harmless("print", Takes::Nothing),
     text("project-config-root", |args, value| args.project_root = not_empty(value).map(Into::into)),
     switch("replay-user-messages", |args| args.replay_user_messages = true),
@@ -179,10 +172,6 @@ struct Given<'a> {
 }
 
 impl Given<'_> {
-    fn not_built(&self) -> Complaint {
-        format!("option '--{}' is not supported by wardian-agent yet", self.name)
-    }
-
     fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<T, Complaint> {
         choices.iter().find(|(text, _)| *text == self.value).map(|(_, choice)| *choice).ok_or_else(|| {
             let names: Vec<&str> = choices.iter().map(|(text, _)| *text).collect();

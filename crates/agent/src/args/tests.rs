@@ -101,7 +101,6 @@ fn what_cannot_be_done_is_refused_by_name() {
         ("--thinking-display=all", "one of summarized"),
         ("--agents=[]", "must be an object"),
         ("--agents={\"x\":{\"prompt\":\"p\"}}", "'description' is missing"),
-        ("--plugin-dir=x", "'--plugin-dir' is not supported"),
         ("--permission-prompt-tool=mcp__x", "one of stdio"),
         ("--permission-mode=yolo", "permission mode"),
         ("--max-turns=0", "at least 1"),

@@ -112,6 +112,7 @@ impl Session {
 
     /// Begins a new conversation, with an id of its own. What this query may cost stays what it was.
     async fn clear(&mut self, uuid: &str) {
+        self.setup.hooks.session_ended("clear").await;
         let id = random::uuid();
         let fields = json!({
             "type": "conversation_reset",
@@ -138,6 +139,7 @@ impl Session {
         self.fill = Fill::default();
         self.waiting_prompt = None;
         self.is_new = true;
+        self.told = self.setup.hooks.session_started("clear", None).await;
     }
 
     /// Keeps what was typed and what came of it, and gives the latter as the model's words.

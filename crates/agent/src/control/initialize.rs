@@ -27,7 +27,10 @@ impl Front {
     pub(super) fn initialize(&mut self, asked: Asked) -> Done {
         let hooks = asked.field("hooks");
         let initialize: Initialize = asked.read()?;
-        let servers = self.setup.servers.add_initialize(&initialize.extra, self.query.is_none())?;
+        let is_new = self.query.is_none();
+        let servers = self.setup.servers.add_initialize(&initialize.extra, is_new)?;
+        let plugins = initialize.extra.get("plugins").filter(|list| !nothing(list)).cloned();
+        let has_plugins = plugins.map(|list| self.setup.take_plugins(&list, is_new)).transpose()?;
         set_up(&mut self.setup, &self.host, initialize)?;
         self.initialized = true;
         let mut description = self.description();
@@ -42,24 +45,15 @@ impl Front {
         if let Some(applied) = servers.applied {
             description["mcp_servers_applied"] = applied.into();
         }
+        if let Some(applied) = has_plugins {
+            description["plugins_applied"] = applied.into();
+        }
         let waiting = ["pending_permission_requests", "pending_user_dialog_requests"];
         let more = waiting.map(|name| (name.to_owned(), json!([])));
         Ok(Answer::With(Ok(description), more.into_iter().collect()))
     }
 
-    /// There are no plugins; what hosts read besides them is as it was.
-    pub(super) fn plugins(&self) -> Value {
-        let description = self.description();
-        json!({
-            "commands": description["commands"],
-            "agents": description["agents"],
-            "plugins": [],
-            "mcpServers": [],
-            "error_count": 0,
-        })
-    }
-
-    fn description(&self) -> Value {
+    pub(super) fn description(&self) -> Value {
         let options = &self.setup.options;
         let resumed = options.conversation.as_ref().map(|conversation| {
             json!({"interrupted": conversation.is_interrupted(), "last_prompt_uuid": conversation.last_prompt()})
@@ -148,7 +142,8 @@ fn set_field(setup: &mut Setup, name: &str, value: Value) -> Result<(), String> 
         "agents" => setup.agents.add_initialize(&value)?,
         "forwardSubagentText" => setup.options.forward_subagent_text = value == true,
         "perTaskStopAffordance" => setup.options.interrupt_spares_tasks = value == true,
-        // These are read together.
+        // These are read elsewhere.
+        "plugins" => (),
         name if servers::FIELDS.contains(&name) => (),
         _ if nothing(&value) => (),
         _ => return Err(format!("the initialize field '{name}' is not supported by wardian-agent yet")),
@@ -170,11 +165,9 @@ fn set_hooks(
     let mut asked = Hooks::default();
     for (event, matchers) in hooks {
         let event: HookEvent = event.parse().map_err(|error| format!("failed to {error}"))?;
-        if event.reaches_hosts() {
-            host.hooks(&matchers).for_each(|hook| asked.add(event, hook));
-        }
+        host.hooks(&matchers).for_each(|hook| asked.add(event, hook));
     }
-    setup.options.hooks.clone_from(&setup.settings_hooks);
-    setup.options.hooks.extend(asked);
+    setup.parts.host_hooks = asked;
+    setup.options.hooks = setup.parts.hooks();
     Ok(())
 }

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use wardian_agent::{NewDirectory, QueryHandle, Skill, command};
+use wardian_agent::command::{self, CustomCommand};
+use wardian_agent::{NewDirectory, PluginInfo, QueryHandle, Reread, Skill};
 use wardian_protocol::JsonMap;
 
 use super::Front;
 use super::request::{Answer, Asked, Done, Worked};
+use crate::parts::Parts;
 use crate::settings::nothing;
-use crate::shelves::Shelves;
 
 #[derive(Deserialize)]
 struct Register {
@@ -25,13 +26,23 @@ struct Register {
     reload_plugins: Value,
 }
 
+#[derive(Deserialize)]
+struct ReloadPlugins {
+    #[serde(default)]
+    add_plugins: Value,
+    #[serde(default)]
+    hold_on_cache_impact: bool,
+    #[serde(default)]
+    refuse_if_busy: bool,
+}
+
 impl Front {
     /// Reads the skills anew. The model hears of what is new with its next prompt.
     pub(super) fn reload_skills(&mut self) -> Done {
         let handle = self.running()?;
-        let shelves = self.setup.shelves.clone();
+        let parts = self.setup.parts.clone();
         Ok(Answer::Worked(Box::pin(async move {
-            match reloaded(shelves, &handle).await {
+            match reloaded(parts, &handle).await {
                 Ok(skills) => Worked {
                     answer: Ok(json!({"skills": command::of_skills(&skills)})),
                     more: JsonMap::new(),
@@ -51,16 +62,16 @@ impl Front {
         let handle = self.running()?;
         let asked = self.setup.options.cwd.join(&directory);
         let known: Vec<PathBuf> = self.setup.options.additional_directories.clone();
-        let (roots, mut shelves) = (self.setup.roots.clone(), self.setup.shelves.clone());
+        let (roots, mut parts) = (self.setup.roots.clone(), self.setup.parts.clone());
         Ok(Answer::Worked(Box::pin(async move {
             let looked = tokio::task::spawn_blocking(move || {
                 let path = new_root(&asked, &roots, &known)?;
-                let memory = if reload_claude_md { shelves.instructions(&path) } else { Vec::new() };
-                shelves.add_project(&path);
-                Ok((path, memory, shelves))
+                let memory = if reload_claude_md { parts.shelves.instructions(&path) } else { Vec::new() };
+                parts.shelves.add_project(&path);
+                Ok((path, memory, parts))
             });
             let looked = looked.await.unwrap_or_else(|error| Err(error.to_string()));
-            let (path, memory, shelves) = match looked {
+            let (path, memory, parts) = match looked {
                 Ok(looked) => looked,
                 Err(error) => {
                     return Err(format!("failed to register {}: {error}", directory.display())).into();
@@ -73,7 +84,7 @@ impl Front {
             }
             let mut skills = None;
             if reload_skills {
-                match reloaded(shelves.clone(), &handle).await {
+                match reloaded(parts.clone(), &handle).await {
                     Ok(found) => skills = Some(found),
                     Err(error) => return Err(error).into(),
                 }
@@ -81,12 +92,63 @@ impl Front {
             let answer = Ok(json!({"directory": path}));
             let then = Box::new(move |front: &mut Self| {
                 front.setup.options.additional_directories.push(path);
-                front.setup.shelves = shelves;
+                front.setup.parts.shelves = parts.shelves;
                 if let Some(skills) = skills {
                     front.keep_skills(skills);
                 }
             });
             Worked { answer, more: JsonMap::new(), then: Some(then) }
+        })))
+    }
+
+    /// Reads the plugins anew: their commands, skills and hooks hold from then on; their agents and servers are those of the
+    /// beginning, for the model's tools stay as they are.
+    pub(super) fn reload_plugins(&mut self, asked: Asked) -> Done {
+        let ReloadPlugins { add_plugins, hold_on_cache_impact, refuse_if_busy } = asked.read()?;
+        if refuse_if_busy && self.running {
+            return Ok(Answer::refused(
+                "the session is busy: ask again when it is idle",
+                "reload_plugins_busy",
+            ));
+        }
+        let handle = self.running()?;
+        let mut parts = self.setup.parts.clone();
+        if !nothing(&add_plugins) {
+            parts.plugins.add_list(&add_plugins, &self.setup.options.cwd)?;
+        }
+        let agents = self.setup.agents.listing();
+        Ok(Answer::Worked(Box::pin(async move {
+            let read = tokio::task::spawn_blocking(move || {
+                parts.plugins.load();
+                let reread = parts.reread();
+                (parts, reread)
+            });
+            let (parts, reread) = match read.await {
+                Ok(read) => read,
+                Err(error) => return Err(format!("failed to read the plugins: {error}")).into(),
+            };
+            if let Err(error) = handle.reread(reread.clone()).await {
+                return Err(format!("failed to {error}")).into();
+            }
+            let mut servers: Vec<Value> =
+                handle.mcp().statuses().iter().map(|status| json!(status)).collect();
+            servers.retain(|server| server["source"] == "plugin");
+            let Reread { commands, skills, plugins, .. } = reread;
+            let mut answer = json!({
+                "commands": command::listing(&commands, &skills),
+                "agents": agents,
+                "plugins": plugins.iter().map(PluginInfo::row).collect::<Vec<_>>(),
+                "mcpServers": servers,
+                "error_count": parts.plugins.errors.len(),
+            });
+            if hold_on_cache_impact {
+                answer["held"] = false.into();
+            }
+            let then = Box::new(move |front: &mut Self| {
+                front.setup.parts = parts;
+                front.keep_texts(commands, skills);
+            });
+            Worked { answer: Ok(answer), more: JsonMap::new(), then: Some(then) }
         })))
     }
 
@@ -98,12 +160,16 @@ impl Front {
         Ok(self.handle())
     }
 
-    /// Notes which skills there are, and says so if that changes the commands.
     fn keep_skills(&mut self, skills: Vec<Skill>) {
+        self.keep_texts(self.setup.options.commands.clone(), skills);
+    }
+
+    /// Notes which commands and skills there are, and says so if that changes the list.
+    fn keep_texts(&mut self, commands: Vec<CustomCommand>, skills: Vec<Skill>) {
         let options = &mut self.setup.options;
-        let listed = |skills: &[Skill]| command::listing(&options.commands, skills);
-        let (before, now) = (listed(&options.skills), listed(&skills));
-        options.skills = skills;
+        let before = command::listing(&options.commands, &options.skills);
+        (options.commands, options.skills) = (commands, skills);
+        let now = command::listing(&options.commands, &options.skills);
         if before != now {
             let told = self.message("system", json!({"subtype": "commands_changed", "commands": now}));
             self.early_news.push(told);
@@ -111,8 +177,8 @@ impl Front {
     }
 }
 
-async fn reloaded(shelves: Shelves, handle: &QueryHandle) -> Result<Vec<Skill>, String> {
-    let read = tokio::task::spawn_blocking(move || shelves.skills()).await;
+async fn reloaded(parts: Parts, handle: &QueryHandle) -> Result<Vec<Skill>, String> {
+    let read = tokio::task::spawn_blocking(move || parts.skills()).await;
     let skills = read.map_err(|error| format!("failed to read the skills: {error}"))?;
     handle.set_skills(skills.clone()).await.map_err(|error| format!("failed to {error}"))?;
     Ok(skills)

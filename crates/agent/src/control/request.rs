@@ -145,7 +145,7 @@ impl Front {
             "mcp_toggle" => self.mcp_toggle(asked),
             "read_file" => self.read_file(asked),
             "reload_output_styles" => Ok(Answer::Now(json!({"available_output_styles": ["default"]}))),
-            "reload_plugins" => Ok(Answer::Now(self.plugins())),
+            "reload_plugins" => self.reload_plugins(asked),
             "register_repo_root" => self.register_repo_root(asked),
             "reload_skills" => self.reload_skills(),
             "rename_session" => self.rename_session(asked).await,

@@ -28,6 +28,8 @@ pub struct CommandHook {
     pub condition: Option<Rule>,
     /// Nobody waits for it; what it says is not heard.
     pub in_background: bool,
+    /// Variables besides those of all tools.
+    pub env: Vec<(String, String)>,
 }
 
 /// The most of each output that is kept, in bytes; the rest is read and dropped.
@@ -84,7 +86,8 @@ impl CommandHook {
         limit: Duration,
         written: &Written,
     ) -> Ended {
-        let started = self.start(env, cwd);
+        let env: Vec<(String, String)> = env.iter().chain(&self.env).cloned().collect();
+        let started = self.start(&env, cwd);
         let mut child = match started {
             Ok(child) => child,
             Err(error) => {

@@ -172,25 +172,33 @@ impl HookEvent {
         )
     }
 
-    /// Whether it happens while the session goes on.
-    const fn is_within_session(self) -> bool {
-        !matches!(self, Self::SessionStart | Self::SessionEnd | Self::Setup | Self::InstructionsLoaded)
-    }
-
-    /// Whether the permission mode is told with it.
+    /// Whether the permission mode is told with it. source: the official CLI, observed.
     pub(super) const fn tells_mode(self) -> bool {
-        self.is_within_session()
-            && !matches!(
-                self,
-                Self::MessageDisplay | Self::PreModelSwitch | Self::PostModelSwitch | Self::DirectoryAdded
-            )
+        !matches!(
+            self,
+            Self::SessionStart
+                | Self::SessionEnd
+                | Self::Setup
+                | Self::InstructionsLoaded
+                | Self::MessageDisplay
+                | Self::PreModelSwitch
+                | Self::PostModelSwitch
+                | Self::DirectoryAdded
+                | Self::ConfigChange
+        )
     }
 
-    /// Whether hosts hear of it through the control channel. source: the official CLI, observed: what happens before the
-    /// host has said how the session is set up, or after it has left, it never hears of.
+    /// Whether hosts hear of it through the control channel with this cause. source: the official CLI, observed: what
+    /// happens before the host has said how the session is set up, or after it has left, it never hears of.
     #[must_use]
-    pub const fn reaches_hosts(self) -> bool {
-        self.is_within_session()
+    pub fn reaches_hosts(self, cause: Option<&str>) -> bool {
+        match self {
+            Self::Setup => false,
+            Self::SessionStart => matches!(cause, Some("compact" | "clear")),
+            Self::SessionEnd => cause == Some("clear"),
+            Self::InstructionsLoaded => matches!(cause, Some("compact" | "nested_traversal")),
+            _ => true,
+        }
     }
 
     /// Whether a hook that fails can block what the event is about.

@@ -31,7 +31,7 @@ const MAX_TOLD_BYTES: usize = 64 * 1024;
 /// The hooks of a session, and what they are told of it. Clones are cheap, and the same hooks.
 #[derive(Clone)]
 pub(crate) struct SessionHooks {
-    hooks: Arc<Hooks>,
+    hooks: Arc<Mutex<Arc<Hooks>>>,
     pub(super) out: Out,
     live: Arc<Mutex<Live>>,
     /// The prompt that is being answered.
@@ -66,7 +66,7 @@ impl SessionHooks {
     ) -> Self {
         let Surroundings { effort, env, told } = surroundings;
         Self {
-            hooks: Arc::new(hooks),
+            hooks: Arc::new(Mutex::new(Arc::new(hooks))),
             out: out.clone(),
             live: Arc::clone(live),
             prompt_id: Arc::default(),
@@ -103,7 +103,16 @@ impl SessionHooks {
 
     /// Whether any hook is on this event: where none is, its input need not be made.
     pub(crate) fn listens(&self, event: HookEvent) -> bool {
-        !self.hooks.of(event).is_empty()
+        !self.current().of(event).is_empty()
+    }
+
+    /// These are the hooks from now on, here and for all agents within this session.
+    pub(crate) fn replace(&self, hooks: Hooks) {
+        *self.hooks.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(hooks);
+    }
+
+    fn current(&self) -> Arc<Hooks> {
+        Arc::clone(&self.hooks.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Runs the hooks on an event whose matcher takes `subject` (the agent's type, the trigger; where the event has
@@ -138,7 +147,8 @@ impl SessionHooks {
         let mut commands = Vec::new();
         // Where there is nothing to match, matchers mean nothing. source: the official CLI, observed.
         let is_for = |hook: &&Hook| subject.is_empty() || hook.matches(subject);
-        let hooks = self.hooks.of(event).iter().filter(is_for);
+        let current = self.current();
+        let hooks = current.of(event).iter().filter(is_for);
         let hooks = hooks.filter(|hook| hook.is_wanted(&input, &mut commands));
         let mut answers: FuturesUnordered<_> =
             hooks.map(|hook| self.ask(event, subject, hook, &input)).collect();

@@ -41,9 +41,13 @@ pub(crate) enum Stopping {
 
 impl SessionHooks {
     /// Runs the hooks on the session's beginning. Gives what they have for the model.
-    pub(crate) async fn session_started(&self, source: &str, model: &str) -> Vec<String> {
+    pub(crate) async fn session_started(&self, source: &str, model: Option<&str>) -> Vec<String> {
         let event = HookEvent::SessionStart;
-        let outcome = self.run(event, source, json!({"source": source, "model": model})).await;
+        let mut fields = json!({"source": source});
+        if let Some(model) = model {
+            fields["model"] = model.into();
+        }
+        let outcome = self.run(event, source, fields).await;
         outcome.context.iter().map(|text| words::hook_context(event.as_str(), text)).collect()
     }
 

@@ -148,6 +148,8 @@ pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Resu
         state_events: options.session_state_events,
         api_key_source: options.api_key_source,
         commands: options.commands.into(),
+        plugins: options.plugins,
+        plugin_errors: options.plugin_errors,
         waiting: Arc::default(),
         servers,
     })

@@ -150,6 +150,12 @@ impl Inbox {
                 let _ = reply.send(lock(live).set_mode(mode));
             }
             Command::ContextUsage(reply) => self.asks.push(reply),
+            Command::Reread { mut parts, reply } => {
+                self.skills.replace(std::mem::take(&mut parts.skills));
+                self.switches.hooks().replace(std::mem::take(&mut parts.hooks));
+                self.later.reread(*parts);
+                let _ = reply.send(());
+            }
             Command::SetSkills { skills, reply } => {
                 self.skills.replace(skills);
                 let _ = reply.send(());

@@ -43,6 +43,7 @@ pub(super) fn apply(args: &mut Args, layers: &[Layer], effective: &mut Effective
             // A project that nobody trusts does not turn the user's hooks off: they may be what guards against it.
             || layers.iter().any(|layer| layer.trusted && layer.settings.get("disableAllHooks") == Some(&true.into())),
     };
+    effective.plugin_hooks_off = hooks_off.all || hooks_off.but_managed;
     let mut all_hooks = Vec::new();
     let mut suggestions = None;
     // The strongest first: of single values the first that is found holds.

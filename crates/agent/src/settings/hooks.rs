@@ -32,6 +32,11 @@ struct Program {
 
 /// Reads the setting. What is not understood is an error: a hook that is left out guards nothing.
 pub(super) fn read(value: &Value) -> Result<Hooks, Complaint> {
+    read_with(value, &[])
+}
+
+/// The same for programs that get these variables besides.
+pub fn read_with(value: &Value, env: &[(String, String)]) -> Result<Hooks, Complaint> {
     let broken = |what: String| format!("the setting 'hooks' cannot be read: {what}");
     let events = value.as_object().ok_or_else(|| broken("it must be an object".to_owned()))?;
     let mut hooks = Hooks::default();
@@ -46,7 +51,7 @@ pub(super) fn read(value: &Value) -> Result<Hooks, Complaint> {
                 if count > MAX_HOOKS {
                     return Err(broken(format!("it has more than {MAX_HOOKS} hooks")));
                 }
-                let hook = program(group.matcher.as_deref(), hook);
+                let hook = program(group.matcher.as_deref(), hook, env);
                 hooks.add(event, hook.map_err(|error| broken(format!("{name}: {error}")))?);
             }
         }
@@ -54,7 +59,7 @@ pub(super) fn read(value: &Value) -> Result<Hooks, Complaint> {
     Ok(hooks)
 }
 
-fn program(matcher: Option<&str>, value: &Value) -> Result<Hook, String> {
+fn program(matcher: Option<&str>, value: &Value, env: &[(String, String)]) -> Result<Hook, String> {
     match value["type"].as_str() {
         Some("command") => (),
         Some(kind) => {
@@ -70,6 +75,7 @@ fn program(matcher: Option<&str>, value: &Value) -> Result<Hook, String> {
         args: program.args,
         condition: condition.transpose()?,
         in_background: program.in_background,
+        env: env.to_vec(),
     };
     let mut hook = Hook::command(matcher, command);
     if let Some(seconds) = program.timeout {

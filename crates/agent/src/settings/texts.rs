@@ -20,6 +20,5 @@ impl Effective {
         };
         self.memory = memory::load(&wanted, place.project);
         self.shelves = Shelves::new(user, sources.project.then_some(place.project), place.trusted, wanted);
-        self.commands = self.shelves.commands();
     }
 }

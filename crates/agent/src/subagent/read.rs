@@ -51,12 +51,15 @@ fn definition(name: &str, fields: &Map<String, Value>) -> Result<AgentDefinition
     from_fields(&document, description, prompt, AgentSource::Options)
 }
 
-/// Reads the definitions of a folder and of those within it: `*.md` files. What cannot be used is left out, with the
+/// Reads the definitions of a folder and of those within it, or of one file: `*.md`. What cannot be used is left out, with the
 /// reason. Blocks.
 #[must_use]
 pub fn files(shelf: &Shelf, source: AgentSource) -> (BTreeMap<String, AgentDefinition>, Vec<String>) {
     let (mut found, mut complaints) = (BTreeMap::new(), Vec::new());
     let mut paths = Vec::new();
+    if shelf.folder.is_file() {
+        paths.push(shelf.folder.clone());
+    }
     collect(&shelf.folder, 0, &mut paths);
     paths.sort();
     for path in paths {

@@ -61,12 +61,12 @@ impl Setup {
         setup
     }
 
-    /// A mode of its own, unless the session's is one that asks less, which holds for all. A file of the project's gives
-    /// none that asks less: whoever wrote the project is not the user.
+    /// A mode of its own, unless the session's is one that asks less, which holds for all. A file of the project's, or of
+    /// a plugin's, gives none that asks less: whoever wrote it is not the user.
     fn take_mode(&mut self, mode: PermissionMode, source: AgentSource) {
         let is_stricter =
             matches!(mode, PermissionMode::Default | PermissionMode::Plan | PermissionMode::DontAsk);
-        if source == AgentSource::Project && !is_stricter {
+        if matches!(source, AgentSource::Project | AgentSource::Plugin) && !is_stricter {
             return;
         }
         let mut live = lock(&self.live).clone();

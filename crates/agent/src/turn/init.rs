@@ -8,6 +8,7 @@ use super::Turn;
 use crate::authorise::lock;
 use crate::frames::PROTOCOL_VERSION;
 use crate::mcp::McpConfigError;
+use crate::plugin::{PluginError, PluginInfo};
 use crate::session::Session;
 
 /// What of the protocol's additions holds here; hosts look for the names.
@@ -45,7 +46,7 @@ impl Session {
             "output_style": "default",
             "agents": agents,
             "skills": setup.skills.names(),
-            "plugins": [],
+            "plugins": setup.plugins.iter().map(PluginInfo::row).collect::<Vec<_>>(),
             "capabilities": CAPABILITIES,
             "terminal_slash_commands": [],
             "original_cwd": setup.context.cwd,
@@ -63,6 +64,9 @@ impl Session {
         });
         if !setup.servers.skipped.is_empty() {
             fields["mcp_server_errors"] = setup.servers.skipped.iter().map(McpConfigError::row).collect();
+        }
+        if !setup.plugin_errors.is_empty() {
+            fields["plugin_errors"] = setup.plugin_errors.iter().map(PluginError::row).collect();
         }
         if !turn.spending.prompts.is_empty() {
             fields["user_message_uuids"] = turn.spending.prompts.clone().into();

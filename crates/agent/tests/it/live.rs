@@ -305,3 +305,132 @@ async fn skills_are_read_anew_and_what_was_said_of_them_stays() {
     begins_as_before(&server);
     assert_eq!(agent.end().await.2, Some(0));
 }
+
+#[tokio::test]
+async fn a_plugin_brings_commands_skills_agents_and_hooks_under_its_name() {
+    let server = model(&json!({"replies": [{"text": "Hi.", "repeat": true}]})).await;
+    let (folder, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let fruit = place.path().join("fruit");
+    write(&fruit, ".claude-plugin/plugin.json", r#"{"name": "fruit", "version": "1.0.0"}"#);
+    write(
+        &fruit,
+        "commands/peel.md",
+        "---\ndescription: Peels\n---\nPeel the MANGO in ${CLAUDE_PLUGIN_ROOT}.",
+    );
+    write(&fruit, "agents/sorter.md", "---\nname: sorter\ndescription: Sorts\n---\nYou sort.");
+    write(
+        &fruit,
+        "skills/juice/SKILL.md",
+        "---\ndescription: Juices\n---\nJuice by ${CLAUDE_PLUGIN_ROOT}/press.",
+    );
+    let command = "echo \"$CLAUDE_PLUGIN_ROOT\" >> \"${CLAUDE_PLUGIN_ROOT}/heard\"";
+    let hooks =
+        json!({"hooks": {"UserPromptSubmit": [{"hooks": [{"type": "command", "command": command}]}]}});
+    write(&fruit, "hooks/hooks.json", &hooks.to_string());
+    let (flag, root) = (fruit.display().to_string(), fruit.display().to_string());
+    let nope = place.path().join("nope").display().to_string();
+    let flags = ["--plugin-dir", &flag, "--plugin-dir", &nope, "--plugin-dir", &flag];
+    let mut agent = Agent::start(&server, folder.path(), &flags);
+    agent
+        .control("init", json!({"subtype": "initialize", "plugins": [{"type": "local", "path": root}]}))
+        .await;
+    let described = agent.until("answers/success").await.pop().unwrap()["response"]["response"].clone();
+    assert_eq!(described["plugins_applied"], true);
+    let peel = json!({"name": "fruit:peel", "description": "(fruit) Peels", "argumentHint": ""});
+    assert!(described["commands"].as_array().unwrap().contains(&peel), "{described}");
+    agent.prompt("/fruit:peel").await;
+    let frames = agent.until("state/idle").await;
+    let init = frames.iter().find(|frame| kind_of(frame) == "system/init").unwrap();
+    assert_eq!(
+        init["plugins"],
+        json!([{"name": "fruit", "path": root, "source": "fruit@inline", "version": "1.0.0"}])
+    );
+    assert_eq!(
+        [&init["plugin_errors"][0]["plugin"], &init["plugin_errors"][0]["type"], &init["plugin_errors"][1]],
+        [&json!("inline[1]"), &json!("path-not-found"), &Value::Null]
+    );
+    let has = |field: &str, name: &str| init[field].as_array().unwrap().contains(&json!(name));
+    assert!(
+        has("slash_commands", "fruit:peel") && has("skills", "fruit:juice") && has("agents", "fruit:sorter")
+    );
+    agent.prompt("/juice").await;
+    agent.until("state/idle").await;
+    let told = server.requests()[1].body["messages"].to_string();
+    for text in [format!("Peel the MANGO in {root}."), format!("Juice by {root}/press.")] {
+        assert!(told.contains(&text), "{text}: {told}");
+    }
+    assert_eq!(std::fs::read_to_string(fruit.join("heard")).unwrap(), format!("{root}\n{root}\n"));
+    begins_as_before(&server);
+    // What changes is read when the host says so.
+    write(&fruit, "commands/core.md", "Core it.");
+    std::fs::remove_file(fruit.join("hooks/hooks.json")).unwrap();
+    agent.control("reload", json!({"subtype": "reload_plugins", "hold_on_cache_impact": true})).await;
+    let frames = agent.until("answers/success").await;
+    assert_eq!(kinds_of(&frames), ["system/commands_changed", "answers/success"]);
+    let reloaded = &frames[1]["response"]["response"];
+    assert_eq!((&reloaded["error_count"], &reloaded["held"]), (&json!(1), &json!(false)));
+    agent.prompt("/fruit:core").await;
+    agent.until("state/idle").await;
+    assert!(server.requests()[2].body["messages"].to_string().contains("Core it."));
+    assert_eq!(std::fs::read_to_string(fruit.join("heard")).unwrap(), format!("{root}\n{root}\n"));
+    let (_, stderr, code) = agent.end().await;
+    assert!(code == Some(0) && stderr.contains("warning: the plugin inline[1]"), "{stderr}");
+}
+
+#[tokio::test]
+async fn plugins_of_initialize_count_where_a_flag_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = model(&json!({"replies": [{"text": "Hi.", "repeat": true}]})).await;
+    write(folder.path(), "fruit/commands/peel.md", "Peel.");
+    for (flags, applied) in [(&["--await-initialize"][..], true), (&[], false)] {
+        let mut agent = Agent::start(&server, folder.path(), flags);
+        let plugins = json!([{"type": "local", "path": folder.path().join("fruit")}]);
+        agent.control("init", json!({"subtype": "initialize", "plugins": plugins})).await;
+        let described = agent.until("answers/success").await.pop().unwrap()["response"]["response"].clone();
+        assert_eq!(described["plugins_applied"], applied);
+        assert_eq!(described["commands"].to_string().contains("fruit:peel"), applied);
+        assert_eq!(agent.end().await.2, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_session_begins_anew_when_it_is_compacted_or_cleared() {
+    let summary = "<summary>They spoke.</summary>";
+    let server = model(&json!({"replies": [{"text": summary, "repeat": true}]})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut agent = hooked(&server, folder.path(), &["SessionStart", "SessionEnd"]).await;
+    agent.prompt("hello").await;
+    let frames = agent.until("state/idle").await;
+    assert!(!kinds_of(&frames).contains(&"asks/hook_callback".to_owned()), "the beginning is not the host's");
+    let kiwi = |text: &str| json!({"hookSpecificOutput": {"hookEventName": "SessionStart", "additionalContext": text}});
+    agent.prompt("/compact").await;
+    let asked = agent.until("asks/hook_callback").await.pop().unwrap();
+    let input = &asked["request"]["input"];
+    assert_eq!(
+        [&input["hook_event_name"], &input["source"], &input["model"]],
+        [&json!("SessionStart"), &json!("compact"), &json!(SONNET)]
+    );
+    agent.answer(&asked, kiwi("COMPACTED")).await;
+    agent.until("state/idle").await;
+    agent.prompt("more").await;
+    agent.until("state/idle").await;
+    let told = |index: usize| server.requests()[index].body["messages"].to_string();
+    assert!(told(2).contains("COMPACTED"), "{}", told(2));
+    agent.prompt("/clear").await;
+    let ended = agent.until("asks/hook_callback").await.pop().unwrap();
+    assert_eq!(
+        [&ended["request"]["input"]["hook_event_name"], &ended["request"]["input"]["reason"]],
+        [&json!("SessionEnd"), &json!("clear")]
+    );
+    agent.answer(&ended, json!({})).await;
+    let begun = agent.until("asks/hook_callback").await.pop().unwrap();
+    let input = &begun["request"]["input"];
+    assert_eq!([&input["source"], &input["model"]], [&json!("clear"), &Value::Null]);
+    assert_ne!(input["session_id"], ended["request"]["input"]["session_id"]);
+    agent.answer(&begun, kiwi("CLEARED")).await;
+    agent.until("state/idle").await;
+    agent.prompt("again").await;
+    agent.until("state/idle").await;
+    assert!(told(3).contains("CLEARED") && !told(3).contains("COMPACTED"), "{}", told(3));
+    assert_eq!(agent.end().await.2, Some(0));
+}

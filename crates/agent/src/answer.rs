@@ -2,7 +2,7 @@
 
 use futures_util::StreamExt;
 use tokio::signal::unix::Signal;
-use wardian_agent::{Error, Message, Options, Query, query};
+use wardian_agent::{Error, Mcp, Message, Options, Query, query};
 
 use crate::args::OutputFormat;
 use crate::control::Ended;
@@ -18,6 +18,10 @@ pub struct Answer {
 impl Answer {
     pub fn begin(prompt: String, options: Options, format: OutputFormat, output: Output) -> Self {
         Self { query: query(prompt, options), format, output }
+    }
+
+    pub fn mcp(&self) -> Mcp {
+        self.query.handle().mcp()
     }
 
     /// Writes what the format asks for. `stops` is SIGINT.

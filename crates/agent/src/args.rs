@@ -49,6 +49,8 @@ pub struct Args {
     pub skip_permissions: bool,
     pub allow_skip_permissions: bool,
     pub ask_host: bool,
+    /// The MCP tool that is asked about permissions.
+    pub ask_tool: Option<String>,
     pub never_ask: bool,
     pub max_turns: Option<u64>,
     pub max_budget: Option<NanoUsd>,
@@ -130,7 +132,7 @@ output, as the official SDKs start it; with a prompt (or -p and the prompt on st
   --allowedTools RULES              calls that go through unasked, e.g. 'Read,Bash(git *)'
   --disallowedTools RULES           calls that are refused
   --permission-mode MODE            default, acceptEdits, plan, dontAsk, bypassPermissions
-  --permission-prompt-tool stdio    ask the host (stream-json only)
+  --permission-prompt-tool WHO      stdio: ask the host (stream-json only); mcp__server__tool: ask this tool
   --add-dir DIR                     one more directory to work in
   --init, --maintenance             run the hooks on Setup first; --init-only: and nothing else
   --plugin-dir DIR                  a plugin: its commands, skills, agents, hooks and servers

@@ -2,9 +2,10 @@
 //!
 //! source: the agent protocol reference, section 1.5.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -47,6 +48,10 @@ pub(crate) struct Live {
     pub(crate) thinking: Option<Thinking>,
     /// In place of what the options say.
     pub(crate) effort: Option<String>,
+    /// The environment of tools and hooks, in place of what the options say.
+    pub(crate) env: Option<Arc<Vec<(String, String)>>>,
+    /// Modes that ask more, for the tools of single servers.
+    pub(crate) server_modes: BTreeMap<String, PermissionMode>,
     /// The last reply of the main thread.
     pub(crate) last_reply: Option<LastReply>,
 }
@@ -61,6 +66,16 @@ impl Live {
         }
         self.policy.mode = mode;
         Ok(())
+    }
+
+    /// The policy for a tool of this server: a mode of its own never lets more through than the session's.
+    fn policy_for(&self, server: Option<&str>) -> Policy {
+        let mut policy = self.policy.clone();
+        let is_free = matches!(policy.mode, PermissionMode::BypassPermissions | PermissionMode::Auto);
+        if let Some(mode) = server.and_then(|server| self.server_modes.get(server)).filter(|_| is_free) {
+            policy.mode = *mode;
+        }
+        policy
     }
 
     /// Makes a change hold. Gives the mode, where that has become another.
@@ -148,7 +163,8 @@ impl Authority<'_> {
         if let HookDecision::Deny(reason) = &verdict.decision {
             return Ruling::Refused { message: words::hook_refused(tool, reason), by: Rejected::Hook, input };
         }
-        let policy = lock(self.live).policy.clone();
+        let server = self.servers.tool_origin(tool);
+        let policy = lock(self.live).policy_for(server.as_ref().map(|origin| origin.server.as_str()));
         let call = Call { tool, input: &input };
         let facts = self.facts(&policy, &call, shell_cwd).await;
         let reason = match weigh(&policy, &call, &facts, &verdict.decision) {
@@ -175,7 +191,7 @@ impl Authority<'_> {
             reason_kind: reason.kind,
             suggestions,
             agent_id: self.out.agent.as_ref().map(|agent| agent.agent_id.clone()),
-            mcp_server: self.servers.tool_origin(tool),
+            mcp_server: server,
             input,
         };
         self.ask(question, stop).await

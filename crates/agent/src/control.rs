@@ -76,8 +76,6 @@ pub struct Front {
     initialized: bool,
     /// The hooks that the query began with, as the host sent them.
     hooks_sent: Option<Value>,
-    /// The settings that the host gave, by the flag and since.
-    flag_settings: JsonMap,
     /// What is told before the answer under way.
     early_news: Vec<Value>,
     /// What is told after it.
@@ -106,7 +104,6 @@ impl Front {
             input_open: true,
             initialized: false,
             hooks_sent: None,
-            flag_settings: JsonMap::new(),
             early_news: Vec::new(),
             news: Vec::new(),
             failure: None,
@@ -338,10 +335,17 @@ impl Front {
             if self.setup.ask_host {
                 options.can_use_tool = Some(self.host.can_use_tool());
             }
+            if let Some(tool) = &self.setup.ask_tool {
+                options.can_use_tool = Some(tool.can_use_tool());
+            }
             options.on_elicitation = Some(self.host.elicitation());
             self.setup.servers.install(Some(&self.host), &mut options);
             self.setup.agents.install(&mut options, self.setup.model_given);
-            query(Prompt::Open, options)
+            let query = query(Prompt::Open, options);
+            if let Some(tool) = &self.setup.ask_tool {
+                tool.reaches(query.handle().mcp());
+            }
+            query
         })
     }
 

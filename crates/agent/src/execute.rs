@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use wardian_protocol::ContentBlock;
 use wardian_protocol::frame::PermissionDenial;
 
-use crate::authorise::{Asked, Authority, Rejected, Ruling};
+use crate::authorise::{Asked, Authority, Rejected, Ruling, lock};
 use crate::hook::{HookDecision, HookOutcome, Ran};
 use crate::session::{Offered, Setup, file_name};
 use crate::spending::millis;
@@ -421,6 +421,7 @@ async fn execute(
         tool_use_id: call.id.clone(),
         cancel: stop.child_token(),
         within: Within::of(setup),
+        env: lock(&setup.live).env.clone().unwrap_or_else(|| Arc::clone(&setup.context.env)),
         ..setup.context.clone()
     };
     let shell_cwd = || context.bash_cwd.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();

@@ -4,6 +4,7 @@
 mod agents;
 mod answer;
 mod args;
+mod asktool;
 mod control;
 mod debug;
 mod env;
@@ -29,6 +30,7 @@ use wardian_agent::{Prompt, new_session_id, query, tools};
 
 use crate::answer::Answer;
 use crate::args::{Args, Complaint, Invocation, OutputFormat};
+use crate::asktool::AskTool;
 use crate::control::Front;
 use crate::env::Environment;
 use crate::kept::Wish;
@@ -205,7 +207,11 @@ async fn serve(
         };
         setup.servers.install(None, &mut setup.options);
         setup.agents.install(&mut setup.options, setup.model_given);
+        setup.options.can_use_tool = setup.ask_tool.as_ref().map(AskTool::can_use_tool);
         let mut answer = Answer::begin(prompt, setup.options, args.output, output);
+        if let Some(tool) = setup.ask_tool {
+            tool.reaches(answer.mcp());
+        }
         let ended = tokio::select! {
             biased;
             _ = terminate.recv() => None,

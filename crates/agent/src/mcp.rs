@@ -510,23 +510,43 @@ impl Mcp {
     /// # Errors
     /// A text: there is no such tool, it is the host's own, or its server cannot be reached or refuses.
     pub async fn call(&self, tool: &str, arguments: Value) -> Result<Value, String> {
-        let (server, own_name) = {
-            let entries = self.0.entries();
-            let holds = |entry: &&Entry| tool.starts_with(&format!("mcp__{}__", plain(&entry.server.name)));
-            let entry = entries.iter().find(holds);
-            let named = tool.strip_prefix("mcp__").and_then(|rest| rest.split("__").next()).unwrap_or(tool);
-            let entry = entry.ok_or_else(|| format!("MCP server not connected: {named}"))?;
-            if entry.server.transport.is_host() {
-                return Err(format!(
-                    "the server {:?} is the host's own: it is called there",
-                    entry.server.name
-                ));
-            }
-            let own_name = entry.tools.iter().find(|known| known.name() == tool);
-            let own_name = own_name.map(|known| known.own_name().to_owned());
-            (entry.server.name.clone(), own_name)
-        };
-        let connection = self.0.connection(&server).await?;
+        let (server, own_name, is_host) = self.find(tool)?;
+        if is_host {
+            return Err(format!("the server {server:?} is the host's own: it is called there"));
+        }
+        self.call_of(&server, own_name, tool, arguments).await
+    }
+
+    /// The same for the tool of any server, also the host's own, once the server is connected.
+    ///
+    /// # Errors
+    /// A text: there is no such tool, or the call failed.
+    pub async fn ask(&self, tool: &str, arguments: Value) -> Result<Value, String> {
+        let (server, ..) = self.find(tool)?;
+        self.0.settled_one(&server).await;
+        let (server, own_name, _) = self.find(tool)?;
+        self.call_of(&server, own_name, tool, arguments).await
+    }
+
+    /// The server of a tool, what it calls the tool, if it has it, and whether it is the host's own.
+    fn find(&self, tool: &str) -> Result<(String, Option<String>, bool), String> {
+        let entries = self.0.entries();
+        let holds = |entry: &&Entry| tool.starts_with(&format!("mcp__{}__", plain(&entry.server.name)));
+        let named = tool.strip_prefix("mcp__").and_then(|rest| rest.split("__").next()).unwrap_or(tool);
+        let entry = entries.iter().find(holds).ok_or_else(|| format!("MCP server not connected: {named}"))?;
+        let own_name = entry.tools.iter().find(|known| known.name() == tool);
+        let own_name = own_name.map(|known| known.own_name().to_owned());
+        Ok((entry.server.name.clone(), own_name, entry.server.transport.is_host()))
+    }
+
+    async fn call_of(
+        &self,
+        server: &str,
+        own_name: Option<String>,
+        tool: &str,
+        arguments: Value,
+    ) -> Result<Value, String> {
+        let connection = self.0.connection(server).await?;
         let own_name = own_name.ok_or_else(|| format!("the server {server:?} has no tool {tool:?}"))?;
         connection.call(&own_name, arguments, None, &CancellationToken::new()).await
     }

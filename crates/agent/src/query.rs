@@ -20,7 +20,7 @@ use crate::skill::Skill;
 use crate::switch::{ModelSwitch, Wish};
 use crate::task::{Killer, TaskOutput, Tasks};
 use crate::view::{UsageReport, View};
-use crate::{Error, Message, Options, ResultMessage, Thinking, UserMessage, session};
+use crate::{Error, Message, Options, PermissionChange, ResultMessage, Thinking, UserMessage, session};
 
 /// Messages that wait for a slow reader; then the turn waits too.
 const MESSAGE_QUEUE: usize = 64;
@@ -343,6 +343,39 @@ impl QueryHandle {
         Ok(())
     }
 
+    /// Changes rules, mode or roots from the next call on, until the query ends. Who changes them has a right to: a deny
+    /// rule can be taken away.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], when the query has not begun.
+    pub fn change_permissions(&self, changes: Vec<PermissionChange>) -> Result<(), Error> {
+        self.begun()?.change_permissions(changes);
+        Ok(())
+    }
+
+    /// From the next call on, tools and hooks get this environment, whole.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], when the query has not begun.
+    pub fn set_env(&self, env: Vec<(String, String)>) -> Result<(), Error> {
+        self.begun()?.set_env(env);
+        Ok(())
+    }
+
+    /// From the next call on, the tools of a server are decided about in this mode where the session's own lets
+    /// everything through or has a model decide; `None`: as all others. It never lets more through. The server need not
+    /// be there yet. `false`: too many servers have one.
+    ///
+    /// # Errors
+    /// [`Error::Ended`], when the query could not begin.
+    pub async fn set_server_mode(
+        &self,
+        server: impl Into<String>,
+        mode: Option<PermissionMode>,
+    ) -> Result<bool, Error> {
+        Ok(self.view().await?.set_server_mode(server.into(), mode))
+    }
+
     /// Says that the model knows a file as it was at a time, so that it may be edited. One that has changed since, to
     /// the millisecond, it does not know.
     ///
@@ -359,6 +392,10 @@ impl QueryHandle {
     /// [`Error::Transcript`], [`Error::Ended`].
     pub async fn rename(&self, title: &str) -> Result<(), Error> {
         self.view().await?.rename(title).await
+    }
+
+    fn begun(&self) -> Result<View, Error> {
+        self.view.borrow().clone().ok_or(Error::Ended)
     }
 
     async fn view(&self) -> Result<View, Error> {

@@ -143,6 +143,20 @@ fn files(args: &Args, place: &Place<'_>, effective: &mut Effective) -> Result<Ve
     Ok(layers)
 }
 
+/// What the settings of these layers put into the environment, the weakest first. What a project says counts where it is
+/// trusted.
+pub fn environment_of(layers: &[(&'static str, Map<String, Value>)], trusted: bool) -> Vec<(String, String)> {
+    let counts = |name: &str| trusted || !matches!(name, "projectSettings" | "localSettings");
+    let layers = layers.iter().filter(|(name, _)| counts(name));
+    let fields = layers.filter_map(|(_, settings)| settings.get("env")?.as_object()).flatten();
+    fields.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+/// Reads variables as settings have them.
+pub fn read_environment(value: &Value) -> Result<Vec<(String, String)>, Complaint> {
+    apply::variables(value)
+}
+
 /// Whether the user trusts a project: where the official CLI keeps it, in `.claude.json`.
 pub fn is_trusted(config: Option<&Path>, home: Option<&Path>, project: &Path) -> bool {
     let files =

@@ -11,6 +11,7 @@ use wardian_agent::{
 
 use crate::agents::Agents;
 use crate::args::{Args, Complaint};
+use crate::asktool::AskTool;
 use crate::env::Environment;
 use crate::launch;
 use crate::parts::Parts;
@@ -48,6 +49,10 @@ pub struct Setup {
     pub roots: Vec<PathBuf>,
     /// Whether the host asked to be asked.
     pub ask_host: bool,
+    /// The tool that is asked instead.
+    pub ask_tool: Option<AskTool>,
+    /// Whether the user trusts the project.
+    pub trusted: bool,
     /// The folder of all sessions' file checkpoints, if they are kept.
     checkpoints: Option<PathBuf>,
 }
@@ -90,9 +95,7 @@ impl Setup {
         if let Some(chars) = settings.bash_output_chars {
             tool_limits.bash_output_chars = chars;
         }
-        let mut env = environment.tools;
-        env.push(("CLAUDECODE".to_owned(), "1".to_owned()));
-        env.push(("CLAUDE_PROJECT_DIR".to_owned(), cwd.display().to_string()));
+        let env = tools_environment(environment.tools, &cwd);
         let mut api = environment.api;
         let effort = args.effort.take().or(environment.effort);
         args.betas.extend(effort.as_ref().map(|_| EFFORT_BETA.to_owned()));
@@ -182,6 +185,8 @@ impl Setup {
             sums_agents_up: environment.sums_agents_up,
             suggests: environment.suggests.unwrap_or(!settings.suggestions_off),
             ask_host: args.ask_host && !args.never_ask,
+            ask_tool: args.ask_tool.take().filter(|_| !args.never_ask).map(AskTool::new),
+            trusted: settings.trusted,
             checkpoints: checkpoints.map(|config| config.join("file-history")),
         };
         let mut plugins = Plugins::default();
@@ -260,6 +265,13 @@ impl Setup {
 fn roots(cwd: &Path, more: &[PathBuf]) -> Vec<PathBuf> {
     let all = std::iter::once(cwd.to_owned()).chain(more.iter().map(|path| cwd.join(path)));
     all.filter_map(|path| path.canonicalize().ok()).collect()
+}
+
+/// What tools and hooks get beside the environment itself.
+pub fn tools_environment(mut env: Vec<(String, String)>, cwd: &Path) -> Vec<(String, String)> {
+    env.push(("CLAUDECODE".to_owned(), "1".to_owned()));
+    env.push(("CLAUDE_PROJECT_DIR".to_owned(), cwd.display().to_string()));
+    env
 }
 
 /// The tools asked for that there are. A host that asks for others is told, and can do without them.

@@ -20,7 +20,7 @@ use crate::request::ModelRequest;
 use crate::session::Setup;
 use crate::tool::{Known, ReadLog};
 use crate::transcript::Journal;
-use crate::{Error, Thinking};
+use crate::{Error, PermissionChange, PermissionMode, Thinking};
 
 /// What a query has used so far, over all its models and subagents.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,6 +34,9 @@ pub struct UsageReport {
     /// By model.
     pub by_model: BTreeMap<String, ModelUsage>,
 }
+
+/// Servers that may have a mode of their own; they need not be there yet.
+const MAX_SERVER_MODES: usize = 256;
 
 /// The parts of a query's set-up that others may reach.
 #[derive(Clone)]
@@ -86,6 +89,27 @@ impl View {
 
     pub(crate) fn set_effort(&self, effort: Option<String>) {
         lock(&self.live).effort = effort;
+    }
+
+    pub(crate) fn change_permissions(&self, changes: Vec<PermissionChange>) {
+        let mut live = lock(&self.live);
+        for change in changes {
+            live.apply(change);
+        }
+    }
+
+    pub(crate) fn set_env(&self, env: Vec<(String, String)>) {
+        lock(&self.live).env = Some(Arc::new(env));
+    }
+
+    pub(crate) fn set_server_mode(&self, server: String, mode: Option<PermissionMode>) -> bool {
+        let modes = &mut lock(&self.live).server_modes;
+        match mode {
+            Some(_) if modes.len() >= MAX_SERVER_MODES && !modes.contains_key(&server) => return false,
+            Some(mode) => modes.insert(server, mode),
+            None => modes.remove(&server),
+        };
+        true
     }
 
     /// Notes that the model knows a file as it was at a time; one that has changed since it does not know.

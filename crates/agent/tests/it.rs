@@ -21,6 +21,8 @@ mod debug_log;
 mod display;
 #[path = "it/failures.rs"]
 mod failures;
+#[path = "it/flags.rs"]
+mod flags;
 #[path = "it/forks.rs"]
 mod forks;
 #[path = "it/fuzzed.rs"]

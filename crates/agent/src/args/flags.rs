@@ -9,6 +9,7 @@ use serde_json::Value;
 use wardian_agent::{NanoUsd, SetupTrigger, Thinking, ToolSet};
 
 use super::{Args, Complaint, OutputFormat, split_rules};
+use crate::asktool::AskTool;
 
 /// A flag that is known.
 pub(super) struct Flag {
@@ -123,7 +124,13 @@ const FLAGS: &[Flag] = &[
     switch("no-session-persistence", |args| args.keep_nothing = true),
     value("output-format", |args, given| given.choice(&OUTPUTS).map(|format| args.output = format)),
     value("permission-mode", |args, given| given.parsed().map(|mode| args.permission_mode = Some(mode))),
-    value("permission-prompt-tool", |args, given| given.choice(&[("stdio", true)]).map(|host| args.ask_host = host)),
+    value("permission-prompt-tool", |args, given| match given.value {
+        tool if AskTool::is_name(tool) => {
+            args.ask_tool = Some(tool.to_owned());
+            Ok(())
+        }
+        _ => given.choice(&[("stdio", true), ("mcp__server__tool", true)]).map(|host| args.ask_host = host),
+    }),
     value("permission-prompts", |args, given| given.choice(&ASKING).map(|never| args.never_ask = never)),
     text("plugin-dir", |args, value| args.plugins.extend(not_empty(value).map(Into::into))),
     harmless("print", Takes::Nothing),

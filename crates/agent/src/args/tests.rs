@@ -101,7 +101,7 @@ fn what_cannot_be_done_is_refused_by_name() {
         ("--thinking-display=all", "one of summarized"),
         ("--agents=[]", "must be an object"),
         ("--agents={\"x\":{\"prompt\":\"p\"}}", "'description' is missing"),
-        ("--permission-prompt-tool=mcp__x", "one of stdio"),
+        ("--permission-prompt-tool=mcp__x", "one of stdio, mcp__server__tool"),
         ("--permission-mode=yolo", "permission mode"),
         ("--max-turns=0", "at least 1"),
         ("--max-turns=-1", "failed to read it"),

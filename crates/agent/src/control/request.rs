@@ -156,7 +156,9 @@ impl Front {
             "set_permission_mode" => self.set_permission_mode(asked).await,
             // Nobody watching changes nothing here.
             "set_has_subscribers" => done(),
+            "set_mcp_permission_mode_override" => self.set_server_mode(asked).await,
             "stop_task" => self.stop_task(asked),
+            "update_settings" => self.update_settings(asked),
             // Programs compare these words.
             subtype => Ok(Answer::refused(
                 format!("Unsupported control request subtype: {subtype}"),

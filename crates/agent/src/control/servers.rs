@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use wardian_agent::Mcp;
+use wardian_agent::{Mcp, PermissionMode};
 
 use super::Front;
 use super::request::{Answer, Asked, Done};
@@ -24,6 +24,16 @@ struct Toggle {
     server_name: String,
     enabled: bool,
 }
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServerMode {
+    server_name: String,
+    mode: Option<String>,
+}
+
+/// The longest name of a server, in characters: names of tools are shorter.
+const MAX_SERVER_NAME_CHARS: usize = 128;
 
 #[derive(Deserialize)]
 struct Set {
@@ -130,6 +140,34 @@ impl Front {
             }
             Ok(answer)
         })))
+    }
+
+    /// A mode of its own for the tools of a server, where the session's would let them through.
+    pub(super) async fn set_server_mode(&mut self, asked: Asked) -> Done {
+        let ServerMode { server_name, mode } = asked.read()?;
+        let mode = match mode.as_deref() {
+            None => None,
+            Some("default") => Some(PermissionMode::Default),
+            Some("auto") => Some(PermissionMode::Auto),
+            Some(_) => {
+                return Err("the mode of a server can only be 'default', 'auto' or null".to_owned());
+            }
+        };
+        let length = server_name.chars().count();
+        if !(1..=MAX_SERVER_NAME_CHARS).contains(&length) {
+            return Err("the field 'serverName' must be the name of a server".to_owned());
+        }
+        let mcp = self.mcp()?;
+        let set = self.handle().set_server_mode(&*server_name, mode).await;
+        if !set.map_err(|error| format!("failed to {error}"))? {
+            return Err("too many servers have a mode of their own".to_owned());
+        }
+        let is_known = mcp.statuses().iter().any(|status| status["name"] == *server_name);
+        Ok(Answer::Now(if is_known {
+            json!({})
+        } else {
+            json!({"warning": format!("no server is called {server_name:?} yet; the mode holds once one is")})
+        }))
     }
 
     /// What one of the host's own servers says by itself.

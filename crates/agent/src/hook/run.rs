@@ -377,7 +377,8 @@ impl Program {
             self.hooks.out.system("hook_started", self.told.fields()).await;
         }
         let (written, cwd) = (Written::default(), self.hooks.out.cwd.clone());
-        let running = self.command.run(&self.input, &self.hooks.env, &cwd, self.limit, &written);
+        let env = lock(&self.hooks.live).env.clone().unwrap_or_else(|| Arc::clone(&self.hooks.env));
+        let running = self.command.run(&self.input, &env, &cwd, self.limit, &written);
         let mut running = std::pin::pin!(running);
         let mut shown = 0;
         let mut tick = tokio::time::interval_at(Instant::now() + PROGRESS, PROGRESS);

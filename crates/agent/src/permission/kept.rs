@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use wardian_policy::Rule;
 
-use super::PermissionChange;
+use super::{Destination, PermissionChange, SettingsFiles};
 
 /// The largest settings file that is changed, in bytes: people write them.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -27,9 +27,26 @@ fn write(path: &Path, change: &PermissionChange) -> io::Result<()> {
     let permissions = settings.entry("permissions").or_insert_with(|| json!({}));
     let permissions = permissions.as_object_mut().ok_or(io::ErrorKind::InvalidData)?;
     amend(permissions, change);
+    replace(path, &settings)
+}
+
+impl SettingsFiles {
+    /// Sets values in a settings file; what else stands there stays. Blocks.
+    ///
+    /// # Errors
+    /// There is no file for this destination; it cannot be read, has no settings, or cannot be written.
+    pub fn set(&self, destination: Destination, values: Map<String, Value>) -> io::Result<()> {
+        let path = self.of(destination).ok_or(io::ErrorKind::NotFound)?;
+        let mut settings = read(path)?;
+        settings.extend(values);
+        replace(path, &settings)
+    }
+}
+
+fn replace(path: &Path, settings: &Map<String, Value>) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     std::fs::create_dir_all(folder)?;
-    let mut text = serde_json::to_string_pretty(&settings)?;
+    let mut text = serde_json::to_string_pretty(settings)?;
     text.push('\n');
     // Another reader sees the old file or the new one, never half of one.
     let mut name = path.file_name().unwrap_or_default().to_owned();

@@ -66,6 +66,8 @@ pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Resu
         mode_before_plan: None,
         thinking: None,
         effort: None,
+        env: None,
+        server_modes: BTreeMap::new(),
         last_reply: None,
     };
     let live = Arc::new(Mutex::new(live));

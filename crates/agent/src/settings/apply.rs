@@ -130,18 +130,15 @@ fn permissions(
 ) -> Result<(), Complaint> {
     let permissions = value.as_object().ok_or_else(|| wrong("permissions", "an object"))?;
     let rules_hold = layer.is_managed || !only_managed;
-    let rules = |key: &str, value: &Value| -> Result<_, Complaint> {
-        Ok(strings(key, value)?.into_iter().map(|rule| layer.rule(rule)))
-    };
     for (key, value) in permissions {
         match key.as_str() {
             "allow" | "additionalDirectories" | "defaultMode" if nothing(value) => (),
             "allow" | "additionalDirectories" | "defaultMode" if !layer.trusted => {
                 effective.left_out(layer, key);
             }
-            "allow" if rules_hold => args.allowed_tools.extend(rules(key, value)?),
-            "ask" if rules_hold => args.ask_tools.extend(rules(key, value)?),
-            "deny" if rules_hold => args.disallowed_tools.extend(rules(key, value)?),
+            "allow" if rules_hold => args.allowed_tools.extend(strings(key, value)?),
+            "ask" if rules_hold => args.ask_tools.extend(strings(key, value)?),
+            "deny" if rules_hold => args.disallowed_tools.extend(strings(key, value)?),
             "allow" | "ask" | "deny" => (),
             "additionalDirectories" => {
                 let directories = strings(key, value)?;
@@ -168,16 +165,21 @@ fn environment(layer: &Layer, value: &Value, effective: &mut Effective) -> Resul
         effective.left_out(layer, "env");
         return Ok(());
     }
+    effective.env.extend(variables(value)?);
+    Ok(())
+}
+
+pub(super) fn variables(value: &Value) -> Result<Vec<(String, String)>, Complaint> {
     let fields = value.as_object().ok_or_else(|| wrong("env", "an object"))?;
-    for (name, value) in fields {
+    let read = |(name, value): (&String, &Value)| {
         let is_name = !name.is_empty() && !name.contains(['=', '\0']);
         let value = string(name, value)?;
         if !is_name || value.contains('\0') {
             return Err(wrong("env", "an object of names and texts"));
         }
-        effective.env.push((name.clone(), value));
-    }
-    Ok(())
+        Ok((name.clone(), value))
+    };
+    fields.iter().map(read).collect()
 }
 
 impl Effective {

@@ -1,7 +1,7 @@
 //! One source of settings.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
@@ -22,8 +22,6 @@ pub(super) struct Layer {
     pub(super) strict: bool,
     /// Whether an administrator speaks.
     pub(super) is_managed: bool,
-    /// Where the rules of this source begin that begin with `/`; the working directory, if nothing else.
-    pub(super) root: Option<PathBuf>,
 }
 
 impl Layer {
@@ -34,25 +32,23 @@ impl Layer {
             return Ok(None);
         }
         let settings = parse(&text).map_err(told)?;
-        Ok(Some(Self { name, settings, trusted, strict: false, is_managed: false, root: None }))
+        Ok(Some(Self { name, settings, trusted, strict: false, is_managed: false }))
     }
 
-    pub(super) fn below(self, root: Option<&Path>) -> Self {
-        Self { root: root.map(Path::to_owned), ..self }
-    }
-
-    /// A rule of this source as it counts anywhere: `Read(/x)` of the user's settings is about a file beside them.
-    /// source: the official CLI, observed.
-    pub(super) fn rule(&self, rule: String) -> String {
-        let place =
-            rule.split_once("(/").filter(|(tool, rest)| is_about_files(tool) && !rest.starts_with('/'));
-        let Some((root, (tool, rest))) = self.root.as_deref().zip(place) else { return rule };
-        let mut escaped = String::new();
-        for letter in root.to_string_lossy().chars() {
-            escaped.extend(matches!(letter, '*' | '?' | '[' | ']' | '{' | '}' | '\\').then_some('\\'));
-            escaped.push(letter);
+    /// Has the paths of its rules that begin with `/` begin here: `Read(/x)` of the user's settings is about a file
+    /// beside them. source: the official CLI, observed.
+    pub(super) fn below(mut self, root: Option<&Path>) -> Self {
+        let permissions = self.settings.get_mut("permissions").and_then(Value::as_object_mut);
+        let (Some(root), Some(permissions)) = (root, permissions) else { return self };
+        for kind in ["allow", "ask", "deny"] {
+            let rules = permissions.get_mut(kind).and_then(Value::as_array_mut);
+            for rule in rules.into_iter().flatten() {
+                if let Some(rooted) = rule.as_str().and_then(|rule| rooted(rule, root)) {
+                    *rule = rooted.into();
+                }
+            }
         }
-        format!("{tool}(/{escaped}/{rest}")
+        self
     }
 
     pub(super) fn managed(self) -> Self {
@@ -68,7 +64,6 @@ impl Layer {
             trusted: true,
             strict: true,
             is_managed: false,
-            root: None,
         })
     }
 
@@ -91,14 +86,7 @@ impl Layer {
         if disables.is_some_and(|value| value != false && value != "false") {
             settings.insert("allowManagedHooksOnly".to_owned(), true.into());
         }
-        Ok(Some(Self {
-            name: "policySettings",
-            settings,
-            trusted: true,
-            strict: true,
-            is_managed: true,
-            root: None,
-        }))
+        Ok(Some(Self { name: "policySettings", settings, trusted: true, strict: true, is_managed: true }))
     }
 }
 
@@ -118,6 +106,19 @@ pub(super) fn read_file(path: &Path) -> io::Result<Option<String>> {
         return Err(io::Error::other(format!("it has more than {MAX_FILE_BYTES} bytes")));
     }
     std::fs::read_to_string(path).map(Some)
+}
+
+fn rooted(rule: &str, root: &Path) -> Option<String> {
+    let (tool, rest) = rule.split_once("(/")?;
+    if rest.starts_with('/') || !is_about_files(tool) {
+        return None;
+    }
+    let mut escaped = String::new();
+    for letter in root.to_string_lossy().chars() {
+        escaped.extend(matches!(letter, '*' | '?' | '[' | ']' | '{' | '}' | '\\').then_some('\\'));
+        escaped.push(letter);
+    }
+    Some(format!("{tool}(/{escaped}/{rest}"))
 }
 
 fn is_about_files(tool: &str) -> bool {

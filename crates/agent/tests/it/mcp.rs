@@ -297,3 +297,130 @@ async fn rules_hold_for_the_hosts_tools() {
     let offered = server.requests()[0].body["tools"].to_string();
     assert!(!offered.contains("mcp__lab__add") && offered.contains("mcp__lab__look_it_up"), "{offered}");
 }
+
+/// Runs one Bash call that the host's tool is asked about and answers so; gives the call's result and whether it ran.
+async fn asked(said: Value) -> (Value, bool) {
+    let bash = call("toolu_1", "Bash", json!({"command": "touch ran"}));
+    let server = model(&json!({"replies": [{"tool_use": [bash]}, {"text": "Done."}]})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let flags = [CONFIG, "--permission-prompt-tool=mcp__lab__look_it_up"];
+    let mut agent = Agent::start(&server, folder.path(), &flags);
+    agent.prompt("go").await;
+    let (_, question) = next_call(&mut agent).await;
+    let parameters = &question["request"]["message"]["params"];
+    assert_eq!(parameters["name"], "look it up");
+    let expected = json!({"tool_name": "Bash", "input": {"command": "touch ran"}, "tool_use_id": "toolu_1"});
+    assert_eq!(parameters["arguments"], expected);
+    answer(&mut agent, &question, said).await;
+    agent.until("result/success").await;
+    assert_eq!(agent.end().await.2, Some(0));
+    (results(&server).remove(0), folder.path().join("ran").exists())
+}
+
+#[tokio::test]
+async fn a_tool_is_asked_in_place_of_the_host_and_only_a_plain_yes_is_one() {
+    let text = |text: &str| json!({"content": [{"type": "text", "text": text}]});
+    let (result, ran) = asked(text(r#"{"behavior": "allow"}"#)).await;
+    assert!(ran && result["is_error"] != true, "{result}");
+    let (result, ran) =
+        asked(text(r#"{"behavior": "allow", "updatedInput": {"command": "echo PLUM"}}"#)).await;
+    assert!(!ran && result["content"] == "PLUM", "{result}");
+    for (said, expected) in [
+        (text(r#"{"behavior": "deny", "message": "no PLUMS"}"#), "no PLUMS"),
+        (text("yes"), "no JSON"),
+        (text(r#"{"behavior": "allow", "updatedInput": "ls"}"#), "updatedInput"),
+        (
+            json!({"isError": true, "content": [{"type": "text", "text": r#"{"behavior": "allow"}"#}]}),
+            "it failed",
+        ),
+        (json!({"content": []}), "said nothing"),
+        (json!([]), "mcp__lab__look_it_up"),
+    ] {
+        let (result, ran) = asked(said.clone()).await;
+        let told = result["content"].as_str().unwrap_or_default();
+        assert!(!ran && result["is_error"] == true && told.contains(expected), "{said}: {result}");
+    }
+}
+
+#[tokio::test]
+async fn a_tool_that_is_not_there_gives_no_permission() {
+    for (name, expected) in [("mcp__lab__gone", "no tool"), ("mcp__nowhere__x", "not connected")] {
+        let bash = call("toolu_1", "Bash", json!({"command": "touch ran"}));
+        let server = model(&json!({"replies": [{"tool_use": [bash]}, {"text": "Done."}]})).await;
+        let folder = tempfile::tempdir().unwrap();
+        let flag = format!("--permission-prompt-tool={name}");
+        let mut agent = Agent::start(&server, folder.path(), &[CONFIG, &flag]);
+        agent.prompt("go").await;
+        loop {
+            let frame = agent.next().await.unwrap();
+            match kind_of(&frame).as_str() {
+                "asks/mcp_message" => assert_eq!(shake(&mut agent, &frame).await, None),
+                "result/success" => break,
+                _ => (),
+            }
+        }
+        let result = results(&server).remove(0);
+        assert!(result["content"].as_str().unwrap().contains(expected), "{result}");
+        assert!(!folder.path().join("ran").exists());
+    }
+}
+
+#[tokio::test]
+async fn a_server_has_a_mode_of_its_own_that_only_asks_more() {
+    let calls =
+        ["one", "two", "three"].map(|id| json!({"tool_use": [call(id, "mcp__lab__add", json!({"a": 1}))]}));
+    let done = json!({"text": "Done."});
+    let replies: Vec<Value> = calls.into_iter().flat_map(|call| [call, done.clone()]).collect();
+    let server = model(&json!({"replies": replies})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut agent = Agent::start(&server, folder.path(), &[CONFIG, "--permission-mode=bypassPermissions"]);
+    let set = |name: &str, mode: Value| json!({"subtype": "set_mcp_permission_mode_override", "serverName": name, "mode": mode});
+    agent.control("begin", json!({"subtype": "initialize"})).await;
+    for (request, kind) in [
+        (set("lab", json!("bypassPermissions")), "answers/error"),
+        (set("lab", json!("acceptEdits")), "answers/error"),
+        (set("", json!("default")), "answers/error"),
+        (set("lab", json!("default")), "answers/success"),
+        (set("later", json!("auto")), "answers/success"),
+    ] {
+        agent.control("set", request.clone()).await;
+        let response = loop {
+            let frame = agent.next().await.unwrap();
+            match kind_of(&frame).as_str() {
+                "asks/mcp_message" => assert_eq!(shake(&mut agent, &frame).await, None),
+                answered if frame["response"]["request_id"] == "set" => {
+                    assert_eq!(answered, kind, "{request}");
+                    break frame["response"]["response"].clone();
+                }
+                _ => (),
+            }
+        };
+        let is_warned = response["warning"].is_string();
+        assert_eq!(is_warned, kind == "answers/success" && request["serverName"] == "later", "{request}");
+    }
+    for ran in [false, true] {
+        agent.prompt("add").await;
+        loop {
+            let frame = agent.next().await.unwrap();
+            match kind_of(&frame).as_str() {
+                "asks/mcp_message" if shake(&mut agent, &frame).await.is_some() => {
+                    answer(&mut agent, &frame, json!({"content": []})).await;
+                }
+                "result/success" => {
+                    assert_eq!(frame["permission_denials"] == json!([]), ran);
+                    break;
+                }
+                _ => (),
+            }
+        }
+        agent.control("clear", set("lab", Value::Null)).await;
+        agent.until("answers/success").await;
+    }
+    // Where the session asks by itself, nothing is let through.
+    agent.control("mode", json!({"subtype": "set_permission_mode", "mode": "dontAsk"})).await;
+    agent.control("set", set("lab", json!("auto"))).await;
+    agent.prompt("add").await;
+    let frames = agent.until("result/success").await;
+    assert_ne!(frames.last().unwrap()["permission_denials"], json!([]));
+    assert_eq!(agent.end().await.2, Some(0));
+}

@@ -388,7 +388,10 @@ fn readable(offered: &Offered, tool: &str, input: &Value) -> Result<(), String> 
     if offered.tool.checks_input() {
         return Ok(());
     }
-    let problems = schema::problems(&offered.schema, input);
+    let mut problems = schema::problems(&offered.schema, input);
+    if problems.is_empty() {
+        problems.extend(offered.tool.objection(input));
+    }
     if problems.is_empty() { Ok(()) } else { Err(words::bad_input(tool, &problems)) }
 }
 

@@ -86,12 +86,26 @@ fn out_of_range(schema: &Value, value: &Value) -> Option<String> {
         let allowed: Vec<String> = allowed.iter().map(Value::to_string).collect();
         return Some(format!("must be one of {}", allowed.join(", ")));
     }
+    if let Some(items) = value.as_array() {
+        return wrong_count(schema, items);
+    }
     let number = value.as_f64()?;
     let bound = |name: &str| schema.get(name).and_then(Value::as_f64);
     if let Some(least) = bound("minimum").filter(|least| number < *least) {
         return Some(format!("must be at least {least}"));
     }
     bound("maximum").filter(|most| number > *most).map(|most| format!("must be at most {most}"))
+}
+
+fn wrong_count(schema: &Value, items: &[Value]) -> Option<String> {
+    let count = u64::try_from(items.len()).unwrap_or(u64::MAX);
+    let bound = |name: &str| schema.get(name).and_then(Value::as_u64);
+    if let Some(least) = bound("minItems").filter(|least| count < *least) {
+        return Some(format!("must have at least {least}, and has {count}"));
+    }
+    bound("maxItems")
+        .filter(|most| count > *most)
+        .map(|most| format!("must have at most {most}, and has {count}"))
 }
 
 fn join(path: &str, name: &str) -> String {

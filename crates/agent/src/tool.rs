@@ -38,6 +38,11 @@ pub trait Tool: Send + Sync {
     fn checks_input(&self) -> bool {
         false
     }
+    /// What is wrong with an input that fits the schema, in words that the model can act on: then it is not run, and
+    /// nobody is asked about it.
+    fn objection(&self, _input: &Value) -> Option<String> {
+        None
+    }
     /// Does it. A failure is a [`ToolOutput`] that the model can act on. When `context.cancel` fires the tool ends
     /// what it started and returns soon.
     fn call<'a>(&'a self, input: Value, context: &'a ToolContext) -> BoxFuture<'a, ToolOutput>;

@@ -147,6 +147,28 @@ async fn work(
     let _ = sender.send(report);
 }
 
+/// The most skills that a subagent begins with.
+const MAX_SKILLS: usize = 32;
+
+/// What the skills say that the definition names, behind the prompt as in the official CLI. One that cannot be used is
+/// said to be missing; what skills allow is for those who call them.
+async fn skills(inner: &Setup) -> Vec<String> {
+    let named = inner.agent.iter().flat_map(|agent| &agent.skills).take(MAX_SKILLS);
+    let mut texts = Vec::new();
+    for name in named {
+        let text = match inner.skills.get(name) {
+            None => Err(words::unknown_skill(name, &inner.skills.names())),
+            Some(skill) if !inner.skills.is_enabled(skill) => Err(words::skill_not_enabled(&skill.name)),
+            Some(skill) => skill.text("").await,
+        };
+        texts.push(text.unwrap_or_else(|problem| {
+            tracing::warn!(skill = %name, %problem, "a subagent goes without a skill");
+            problem
+        }));
+    }
+    texts
+}
+
 async fn handed(inner: &Arc<Setup>, task: &Task, prompt: String) -> Handed {
     let tag = inner.out.agent.clone().expect("a subagent has a tag");
     let fields = json!({"agent_id": tag.agent_id, "agent_type": tag.agent_type});
@@ -154,6 +176,7 @@ async fn handed(inner: &Arc<Setup>, task: &Task, prompt: String) -> Handed {
     let context = outcome.context.iter().map(|text| words::hook_context("SubagentStart", text));
     let mut content: Vec<ContentBlock> = context.map(ContentBlock::text).collect();
     content.push(ContentBlock::text(prompt));
+    content.extend(skills(inner).await.into_iter().map(ContentBlock::text));
     let mut session = Session::within(Arc::clone(inner));
     let Some(every) = inner.agent_progress_summaries else { return session.task(content, &task.stop).await };
     let (show, seen) = watch::channel(None);

@@ -76,6 +76,17 @@ impl Tool for AskUserQuestion {
         true
     }
 
+    /// Answers are found by the question's text, and choices by their label: each must be there once.
+    fn objection(&self, input: &Value) -> Option<String> {
+        let questions = input["questions"].as_array()?;
+        if let Some(text) = twice(questions, "question") {
+            return Some(format!("the question {text:?} is there twice, or empty"));
+        }
+        let options = questions.iter().filter_map(|question| question["options"].as_array());
+        let label = options.filter_map(|options| twice(options, "label")).next()?;
+        Some(format!("the option {label:?} is there twice in a question, or empty"))
+    }
+
     fn call<'a>(&'a self, input: Value, _context: &'a ToolContext) -> BoxFuture<'a, ToolOutput> {
         Box::pin(async move {
             let answers = input.get("answers").and_then(Value::as_object).cloned().unwrap_or_default();
@@ -97,6 +108,14 @@ impl Tool for AskUserQuestion {
             ToolOutput::ok(format!("The user answered:\n{text}"), structured)
         })
     }
+}
+
+/// The first text of this field that is empty or was there before, shortened.
+fn twice(items: &[Value], field: &str) -> Option<String> {
+    let mut seen = std::collections::HashSet::new();
+    let mut texts = items.iter().filter_map(|item| item[field].as_str()).map(str::trim);
+    let again = texts.find(|text| text.is_empty() || !seen.insert(*text));
+    again.map(|text| text.chars().take(60).collect())
 }
 
 /// An answer as text; several choices with commas.

@@ -227,3 +227,46 @@ async fn agents_come_from_files_flags_and_the_host() {
     assert!(request["system"].to_string().contains("You are hosted."));
     assert!(request["model"].as_str().unwrap().contains("haiku"));
 }
+
+#[tokio::test]
+async fn a_subagent_begins_with_what_its_skills_say() {
+    let server = model(&json!({"replies": [
+        {"match": {"last_text_contains": "PEEL"}, "text": "Peeled."},
+        {"match": {"last_text_contains": "begin"}, "tool_use": [call("toolu_a", &json!({"subagent_type": "cook"}))]},
+        {"text": "Done."},
+    ]}))
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["peel", "core", "secret"] {
+        let skill = folder.path().join("skills").join(name);
+        std::fs::create_dir_all(&skill).unwrap();
+        let text = format!("---\ndescription: d\nallowed-tools: Bash\n---\n{} it.\n", name.to_uppercase());
+        std::fs::write(skill.join("SKILL.md"), text).unwrap();
+    }
+    let mut options = options(&server, folder.path());
+    options.skills = wardian_agent::skill::discover(&folder.path().join("skills"), "project");
+    options.enabled_skills = Some(vec!["peel".to_owned(), "core".to_owned()]);
+    let skills = ["peel", "secret", "gone"].map(str::to_owned).to_vec();
+    let cook = AgentDefinition {
+        description: "Cooks.".into(),
+        prompt: "You cook.".into(),
+        skills,
+        ..AgentDefinition::default()
+    };
+    options.agents = BTreeMap::from([("cook".to_owned(), cook)]);
+    let given = messages(query("begin", options)).await;
+    assert_eq!(result(&given).result.as_deref(), Some("Done."));
+    let requests = server.requests();
+    let cook =
+        requests.iter().find(|request| request.body["system"].to_string().contains("You cook.")).unwrap();
+    let first = cook.body["messages"][0]["content"].as_array().unwrap();
+    let texts: Vec<&str> = first.iter().filter_map(|block| block["text"].as_str()).collect();
+    let place = texts.iter().position(|text| *text == "SUBTASK").unwrap();
+    let [peel, secret, gone] = texts[place + 1..] else { panic!("{texts:?}") };
+    assert!(peel.contains("PEEL it.") && !texts.concat().contains("CORE it."), "{texts:?}");
+    assert!(secret.contains("not enabled") && !secret.contains("SECRET it."), "{secret}");
+    assert!(gone.contains("no skill \"gone\""), "{gone}");
+    // What a skill allows, it allows to who calls it.
+    let live = cook.body.to_string();
+    assert!(!live.contains("allowed-tools"), "{live}");
+}

@@ -8,7 +8,7 @@ use wardian_agent::{
     CanUseTool, Message, Options, Permission, PermissionMode, Prompt, ToolSet, UserMessage, query,
 };
 
-use crate::support::{call, messages, model, options, result};
+use crate::support::{call, messages, model, options, result, tool_results};
 
 fn host(asked: &Arc<Mutex<Vec<String>>>) -> CanUseTool {
     let asked = Arc::clone(asked);
@@ -154,4 +154,44 @@ async fn who_goes_into_plan_mode_by_itself_is_told_the_instructions_too() {
     };
     messages(query("hi", options)).await;
     assert_eq!(said(&model, "PAPAYA"), [0, 1]);
+}
+
+#[tokio::test]
+async fn questions_that_cannot_be_answered_are_not_asked() {
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut input = question();
+        change(&mut input);
+        input
+    };
+    let again = |input: &mut Value, count: usize| {
+        let first = input["questions"][0].clone();
+        input["questions"] = (0..count).map(|_| first.clone()).collect();
+    };
+    for (input, expected) in [
+        (json!({"questions": []}), "at least 1"),
+        (with(&|input| again(input, 2)), "twice"),
+        (with(&|input| again(input, 5)), "at most 4"),
+        (with(&|input| again(input, 10_000)), "at most 4"),
+        (with(&|input| input["questions"][0]["options"] = json!([])), "at least 2"),
+        (
+            with(&|input| {
+                let option = input["questions"][0]["options"][0].clone();
+                input["questions"][0]["options"] = json!([option, option]);
+            }),
+            "twice",
+        ),
+        (with(&|input| input["questions"][0]["question"] = json!(" ")), "empty"),
+        (json!({}), "missing"),
+    ] {
+        let calls = [call("toolu_1", "AskUserQuestion", input.clone())];
+        let model = model(&json!({"replies": [{"tool_use": calls}, {"text": "Done."}]})).await;
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = options(&model, folder.path());
+        options.can_use_tool = Some(wardian_agent::can_use_tool(|request| async move {
+            panic!("asked about {}", request.input);
+        }));
+        let messages = messages(query("hi", options)).await;
+        let (text, is_error) = &tool_results(&messages)[0];
+        assert!(*is_error && text.contains(expected), "{expected}: {text}");
+    }
 }

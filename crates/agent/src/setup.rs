@@ -51,8 +51,6 @@ pub struct Setup {
     pub ask_host: bool,
     /// The tool that is asked instead.
     pub ask_tool: Option<AskTool>,
-    /// Whether the user trusts the project.
-    pub trusted: bool,
     /// The folder of all sessions' file checkpoints, if they are kept.
     checkpoints: Option<PathBuf>,
 }
@@ -186,7 +184,6 @@ impl Setup {
             suggests: environment.suggests.unwrap_or(!settings.suggestions_off),
             ask_host: args.ask_host && !args.never_ask,
             ask_tool: args.ask_tool.take().filter(|_| !args.never_ask).map(AskTool::new),
-            trusted: settings.trusted,
             checkpoints: checkpoints.map(|config| config.join("file-history")),
         };
         let mut plugins = Plugins::default();

@@ -33,6 +33,11 @@ impl Shelves {
         }
     }
 
+    /// Whether the user trusts the project.
+    pub const fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
     /// One more folder whose skills count as the project's, where the project's do.
     pub fn add_project(&mut self, folder: &Path) {
         if !self.projects.is_empty() {

@@ -158,7 +158,7 @@ async fn skills(inner: &Setup) -> Vec<String> {
     for name in named {
         let text = match inner.skills.get(name) {
             None => Err(words::unknown_skill(name, &inner.skills.names())),
-            Some(skill) if !inner.skills.is_enabled(skill) => Err(words::skill_not_enabled(&skill.name)),
+            Some(skill) if !inner.skills.is_enabled(&skill) => Err(words::skill_not_enabled(&skill.name)),
             Some(skill) => skill.text("").await,
         };
         texts.push(text.unwrap_or_else(|problem| {

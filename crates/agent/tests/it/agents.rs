@@ -244,7 +244,8 @@ async fn a_subagent_begins_with_what_its_skills_say() {
         std::fs::write(skill.join("SKILL.md"), text).unwrap();
     }
     let mut options = options(&server, folder.path());
-    options.skills = wardian_agent::skill::discover(&folder.path().join("skills"), "project");
+    options.skills =
+        wardian_agent::skill::discover(&wardian_agent::Shelf::new(folder.path().join("skills"), "project"));
     options.enabled_skills = Some(vec!["peel".to_owned(), "core".to_owned()]);
     let skills = ["peel", "secret", "gone"].map(str::to_owned).to_vec();
     let cook = AgentDefinition {

@@ -102,7 +102,7 @@ impl Front {
             let _ = self.handle().change_permissions(changes);
         }
         if environment {
-            let said = environment_of(&self.setup.layers, self.setup.shelves.is_trusted());
+            let said = environment_of(&self.setup.layers, self.setup.parts.shelves.is_trusted());
             let _ = self.handle().set_env(tools_environment(Environment::read(&said).tools, &cwd));
         }
     }

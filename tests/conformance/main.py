@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import uuid
 
 from claude_agent_sdk import (
@@ -9,6 +10,7 @@ from claude_agent_sdk import (
     AssistantMessage,
     CLIConnectionError,
     HookMatcher,
+    InMemorySessionStore,
     PermissionResultAllow,
     PermissionResultDeny,
     ProcessError,
@@ -23,9 +25,12 @@ from claude_agent_sdk import (
     fork_session,
     get_session_info,
     get_session_messages,
+    get_session_messages_from_store,
     get_subagent_messages,
+    get_subagent_messages_from_store,
     list_sessions,
     list_subagents,
+    list_subagents_from_store,
     rename_session,
     tag_session,
     tool,
@@ -456,6 +461,37 @@ async def _():
         assert (second.result, second.session_id) == ("Two.", forked), second
         heard = told(s.bodies()[-1])
         assert "the first thing" in heard and "There are seven." in heard
+
+
+@scenario("session_store: the conversation is mirrored and taken up again", "1.1 sessionStore", "1.3 transcript_mirror")
+async def _():
+    agents = {"counter": AgentDefinition(description="Counts.", prompt="Count.", tools=["Bash"])}
+    delegate = call("Agent", description="count", prompt="Count the PLUMS.", subagent_type="counter", run_in_background=False)
+    replies = [
+        {"match": {"last_text_contains": "PLUMS"}, "text": "There are seven."},
+        {"match": {"last_text_contains": "the first thing"}, "tool_use": [delegate]},
+        {"text": "Seven."},
+        {"match": {"last_text_contains": "the second thing"}, "text": "Two."},
+    ]
+    store = InMemorySessionStore()
+    config = lambda cwd, home: {"CLAUDE_CONFIG_DIR": str(home / ".claude")}
+    with session(replies, agents=agents, allowed_tools=["Agent"], session_store=store, env=config) as s:
+        _, result = await s.ok("the first thing")
+        place = {"directory": str(s.cwd)}
+        kept = await get_session_messages_from_store(store, result.session_id, **place)
+        assert [message.type for message in kept] == ["user", "assistant", "user", "assistant"], kept
+        [inner] = await list_subagents_from_store(store, result.session_id, **place)
+        said = await get_subagent_messages_from_store(store, result.session_id, inner, **place)
+        assert [message.type for message in said] == ["user", "assistant"], said
+        # What lies on the disk is not needed.
+        shutil.rmtree(s.home / ".claude")
+        s.options.resume = result.session_id
+        _, second = await s.ok("the second thing")
+        assert (second.result, second.session_id) == ("Two.", result.session_id), second
+        assert nanos(second.total_cost_usd) == nanos(result.total_cost_usd) + 70_000, (result, second)
+        assert "the first thing" in told(s.bodies()[-1])
+        kept = await get_session_messages_from_store(store, result.session_id, **place)
+        assert len(kept) == 6, kept
 
 
 @scenario("resume of a conversation that is not there", "2.7 bad resume")

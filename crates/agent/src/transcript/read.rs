@@ -215,6 +215,14 @@ struct Reply {
     ours: bool,
 }
 
+/// A message that a summary may leave as it is.
+struct Recent {
+    uuid: String,
+    /// It was told to the model beside another: what hooks have for it, with a prompt.
+    is_beside: bool,
+    message: MessageParam,
+}
+
 #[derive(Default)]
 pub(super) struct Reader {
     history: Vec<MessageParam>,
@@ -229,7 +237,7 @@ pub(super) struct Reader {
     replay_after: Option<String>,
     replays: bool,
     /// The last messages, for a summary that leaves some of them.
-    recent: VecDeque<(String, MessageParam)>,
+    recent: VecDeque<Recent>,
     /// The messages that stay beside the summary that comes next.
     boundary: Option<Vec<String>>,
     /// Where messages lie, by their ids.
@@ -278,17 +286,22 @@ impl Reader {
         self.history_bytes = 0;
         self.found.system_prompt = None;
         self.hear(summary);
-        recent
-            .into_iter()
-            .filter(|(uuid, _)| kept.contains(uuid))
-            .for_each(|(_, message)| self.hear(message));
+        let mut goes_on = false;
+        for Recent { uuid, is_beside, message } in recent {
+            // What was told beside a message that stays, stays.
+            goes_on = kept.contains(&uuid) || goes_on && is_beside;
+            if goes_on {
+                self.hear(message);
+            }
+        }
     }
 
     fn remember(&mut self, line: &Line<'_>, message: MessageParam) {
         if self.recent.len() == MAX_PRESERVED {
             self.recent.pop_front();
         }
-        self.recent.extend(line.uuid.clone().map(|uuid| (uuid, message)));
+        let is_beside = line.is_ours() && line.is_meta;
+        self.recent.extend(line.uuid.clone().map(|uuid| Recent { uuid, is_beside, message }));
     }
 
     fn take_in(&mut self, line: &Line<'_>) {

@@ -136,7 +136,16 @@ async fn a_full_window_is_compacted_before_the_prompt_that_waits_is_answered() {
     let (place, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let transcripts = Transcripts::of(kept.path(), place.path());
     let conversation = transcripts.begin(Some(ID.to_owned())).await.unwrap();
-    let set_up = Options { conversation: Some(conversation), ..options(&server, place.path()) };
+    // What a hook has for the model with the prompt stays with the prompt.
+    let tells = Hook::new(None, |_| async {
+        let specific = json!({"hookEventName": "UserPromptSubmit", "additionalContext": "Mind the PLUMS."});
+        Ok(HookOutput {
+            hook_specific_output: serde_json::from_value(specific).ok(),
+            ..HookOutput::default()
+        })
+    });
+    let hooks = Hooks::default().on(HookEvent::UserPromptSubmit, tells);
+    let set_up = Options { hooks, conversation: Some(conversation), ..options(&server, place.path()) };
     let given = messages(query(prompts(&["p1", "p2"]), set_up)).await;
     let frames = frames(&given);
     let boundary = frames.iter().find(|frame| frame["subtype"] == "compact_boundary").unwrap();
@@ -148,9 +157,12 @@ async fn a_full_window_is_compacted_before_the_prompt_that_waits_is_answered() {
         (&ended["num_turns"], &ended["result"], &ended["usage"]["input_tokens"]),
         (&json!(2), &json!("r2"), &json!(10))
     );
-    assert_eq!(&said(&server, 1)[..2], ["p1", "r1"], "the prompt that waits is not summed up");
+    let summed_up = said(&server, 1);
+    assert_eq!((summed_up[0].as_str(), summed_up[2].as_str()), ("p1", "r1"));
+    assert!(!summed_up.contains(&"p2".to_owned()), "the prompt that waits is not summed up");
     let after = said(&server, 2);
-    assert_eq!((after.len(), after[1].as_str()), (2, "p2"));
+    assert_eq!((after.len(), after[1].as_str()), (3, "p2"));
+    assert!(after[2].contains("Mind the PLUMS."), "{after:?}");
     // The prompt is found again behind the boundary.
     let conversation = transcripts.resume(ID, &Resume::default()).await.unwrap().unwrap();
     let set_up = Options { conversation: Some(conversation), ..options(&server, place.path()) };

@@ -519,3 +519,37 @@ async fn what_fills_the_window_is_told_when_asked_for() {
     assert_eq!(usage["gridRows"].as_array().unwrap().len(), 10);
     assert_eq!(agent.end().await.2, Some(0));
 }
+
+/// Who interrupts while a summary is written gets his answer, and the conversation is as it was.
+#[tokio::test]
+async fn an_interrupted_summary_takes_the_place_of_nothing() {
+    for (prompt, reason) in [("/compact", "aborted_streaming"), ("p2", "aborted_streaming")] {
+        let server = model(&json!({"replies": [
+            {"match": {"last_text_contains": "p1"}, "text": "r1", "usage": full(980_000)},
+            {"match": {"last_text_contains": "p3"}, "text": "r3"},
+            {"text": "<summary>Half", "hold": true},
+            {"text": SUMMARY, "repeat": true},
+        ]}))
+        .await;
+        let place = Place::new();
+        let mut agent = place.agent(&server, &["--session-id", ID]);
+        agent.control("0", json!({"subtype": "initialize"})).await;
+        agent.prompt("p1").await;
+        agent.until("result/success").await;
+        agent.prompt(prompt).await;
+        server.wait_for(2).await;
+        agent.control("1", json!({"subtype": "interrupt"})).await;
+        let frames = agent.until("result/error_during_execution").await;
+        assert!(frames.iter().all(|frame| frame["subtype"] != "compact_boundary"), "{prompt}");
+        assert_eq!(frames.last().unwrap()["terminal_reason"], reason, "{prompt}");
+        // What goes on is compacted in its turn, with all that was said.
+        agent.prompt("p3").await;
+        agent.until("result/success").await;
+        assert_eq!(agent.end().await.2, Some(0));
+        let summed_up = said(&server, 2);
+        assert!(
+            summed_up.contains(&"p1".to_owned()) && summed_up.contains(&"r1".to_owned()),
+            "{summed_up:?}"
+        );
+    }
+}

@@ -14,7 +14,7 @@ use wardian_agent::{
 };
 use wardian_protocol::control::{ControlAnswer, ControlResponse};
 use wardian_protocol::frame::FrameError;
-use wardian_protocol::{AgentFrame, HostFrame, JsonMap};
+use wardian_protocol::{AgentFrame, HostFrame, JsonMap, Role};
 
 use crate::host::{Host, Pending, Question};
 use crate::lines::{Gone, Input, Output};
@@ -39,6 +39,9 @@ use request::{Answered, Work, Worked};
 const MAX_WORKS: usize = 64;
 /// Messages of the query that are written before an answer; more than wait at any time.
 const MAX_WAITING_MESSAGES: usize = 128;
+
+/// What hosts say that nobody has to answer.
+const NO_REQUESTS: [&str; 2] = ["control_response", "control_cancel_request"];
 
 /// How the front ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,7 +239,17 @@ impl Front {
             Err(FrameError::NotJson { chars, .. }) => Ok(Err(format!(
                 "Error parsing streaming input line (type=unknown, {chars} chars): SyntaxError"
             ))),
+            // What is no frame is passed over, and so are answers and withdrawals that cannot be read: whoever waits for
+            // such an answer has none. source: the official CLI, observed.
+            Err(FrameError::NotAnObject { .. }) => Ok(Ok(())),
+            Err(FrameError::Malformed { kind, message }) if NO_REQUESTS.contains(&&*kind) => {
+                self.pending.answer_unread(&line, &message);
+                Ok(Ok(()))
+            }
             Err(error) => Ok(Err(format!("error: failed to {error}"))),
+            Ok(HostFrame::User(message)) if message.message.role != Role::User => {
+                Ok(Err("Error: Expected message role 'user', got 'assistant'".to_owned()))
+            }
             Ok(HostFrame::User(message)) => Ok(self.prompt(message).await),
             Ok(HostFrame::ControlResponse(response)) => {
                 self.pending.answer(response.response);

@@ -16,6 +16,7 @@ use wardian_protocol::JsonMap;
 use wardian_protocol::control::{
     AgentRequest, ControlAnswer, ControlCancelRequest, ControlRequest, PermissionAnswer,
 };
+use wardian_protocol::frame::MAX_LINE_BYTES;
 use wardian_protocol::hook::HookMatcher;
 
 /// Questions on their way to the host.
@@ -78,6 +79,15 @@ impl Pending {
         }
     }
 
+    /// Tells who waits for it of an answer that cannot be read.
+    pub fn answer_unread(&mut self, line: &str, problem: &str) {
+        let frame: Value = serde_json::from_str(line).unwrap_or_default();
+        if let Some(id) = frame["response"]["request_id"].as_str() {
+            let error = format!("the host's answer cannot be read: {problem}");
+            self.answer(ControlAnswer::Error { request_id: id.to_owned(), error, extra: JsonMap::new() });
+        }
+    }
+
     /// Whether somebody waits for an answer.
     pub fn is_waiting(&self) -> bool {
         !self.answers.is_empty()
@@ -97,9 +107,18 @@ impl Host {
         (Self(sender), receiver)
     }
 
+    /// Asks what the host must see whole: what does not fit into a line is not asked at all.
     async fn ask(&self, request: AgentRequest) -> Result<Value, String> {
-        let id = new_id()?;
         let request = serde_json::to_value(request).map_err(|error| error.to_string())?;
+        if !fits(&request) {
+            return Err("it is too long for the host's protocol".to_owned());
+        }
+        self.put(request).await
+    }
+
+    /// Asks; what is too long is cut on its way.
+    async fn put(&self, request: Value) -> Result<Value, String> {
+        let id = new_id()?;
         let (answer, answered) = oneshot::channel();
         let gone = || "the host is gone".to_owned();
         let question = Question::Ask { id: id.clone(), request, answer };
@@ -235,10 +254,15 @@ impl Host {
             None if input.hook_event_name == "PostToolBatch" => format!("hook-{}", new_session_id()),
             None => new_session_id(),
         };
+        let is_guard = input.hook_event_name == "PreToolUse";
         let input = serde_json::to_value(input).map_err(|error| error.to_string())?;
-        let answer = self
-            .ask(AgentRequest::HookCallback { callback_id, input, tool_use_id: Some(tool_use_id) })
-            .await?;
+        let request = AgentRequest::HookCallback { callback_id, input, tool_use_id: Some(tool_use_id) };
+        let request = serde_json::to_value(request).map_err(|error| error.to_string())?;
+        if is_guard && !fits(&request) {
+            // Whoever guards calls would decide about something else than what is run.
+            return serde_json::from_value(unseen()).map_err(|error| error.to_string());
+        }
+        let answer = self.put(request).await?;
         if answer.is_null() {
             return Ok(HookOutput::default());
         }
@@ -259,6 +283,24 @@ impl Drop for Withdrawal<'_> {
             let _ = self.host.0.try_send(Question::Withdraw { id });
         }
     }
+}
+
+/// What a frame has besides the request.
+const FRAME_BYTES: usize = 1024;
+
+/// Whether a question goes into a line as it is.
+fn fits(request: &Value) -> bool {
+    request.to_string().len() + FRAME_BYTES < MAX_LINE_BYTES
+}
+
+/// Refuses a call that a hook cannot be shown.
+fn unseen() -> Value {
+    json!({"hookSpecificOutput": {
+        "hookEventName": "PreToolUse",
+        "permissionDecision": "deny",
+        "permissionDecisionReason":
+            "The input is too long to be shown to the hook that decides about it. Do it in smaller pieces.",
+    }})
 }
 
 fn new_id() -> Result<String, String> {
@@ -349,6 +391,33 @@ mod tests {
             pending.answer(answer(&request.request_id, 3));
         });
         assert_eq!(asked.0, Ok(json!(2)));
+    }
+
+    #[tokio::test]
+    async fn what_a_host_cannot_see_whole_is_not_asked_and_not_allowed() {
+        let (host, mut questions) = Host::channel();
+        let long = json!({"command": "x".repeat(MAX_LINE_BYTES)});
+        let asked = host.ask(AgentRequest::Other(json!({"subtype": "x", "input": long}))).await;
+        assert_eq!(asked, Err("it is too long for the host's protocol".to_owned()));
+        let input = |event: &str| HookInput {
+            hook_event_name: event.to_owned(),
+            fields: JsonMap::from_iter([("tool_input".to_owned(), long.clone())]),
+            ..HookInput::default()
+        };
+        let answer = host.run_hook("h".to_owned(), input("PreToolUse")).await.unwrap();
+        let said = answer.hook_specific_output.unwrap();
+        assert_eq!(said.permission_decision, Some(wardian_protocol::hook::PermissionDecision::Deny));
+        assert!(questions.try_recv().is_err(), "nothing was asked");
+        // What has happened already is told as far as it goes.
+        let mut pending = Pending::default();
+        let told = tokio::join!(host.run_hook("h".to_owned(), input("PostToolUse")), async {
+            let question = questions.recv().await.unwrap();
+            let id = question.id().to_owned();
+            assert!(pending.ask(question).is_some());
+            pending.answer_unread("no json", "");
+            pending.answer_unread(&json!({"response": {"request_id": id}}).to_string(), "it says nothing");
+        });
+        assert_eq!(told.0, Err("the host's answer cannot be read: it says nothing".to_owned()));
     }
 
     #[tokio::test]

@@ -122,18 +122,31 @@ fn line(mut frame: Value) -> String {
     let mut longest = MAX_LINE_BYTES / 2;
     while text.len() >= MAX_LINE_BYTES {
         if longest < 64 {
-            // Only endless small parts are left: say what it was.
-            let kept = ["type", "subtype", "uuid", "session_id"];
-            let fields = kept.iter().filter_map(|name| Some(((*name).to_owned(), frame.get(name)?.clone())));
-            let mut rest: serde_json::Map<String, Value> = fields.collect();
-            rest.insert("wardian_cut".to_owned(), json!(true));
-            return Value::Object(rest).to_string();
+            return outline(&frame).to_string();
         }
         cut(&mut frame, longest);
         text = frame.to_string();
         longest /= 2;
     }
     text
+}
+
+/// What a frame was of which only endless small parts are left. Whoever waits for an answer hears that there is none.
+fn outline(frame: &Value) -> Value {
+    let kept = ["type", "subtype", "uuid", "session_id", "request_id"];
+    let fields = kept.iter().filter_map(|name| Some(((*name).to_owned(), frame.get(name)?.clone())));
+    let mut rest: serde_json::Map<String, Value> = fields.collect();
+    if frame["type"] == "control_response" {
+        let (id, error) = (&frame["response"]["request_id"], "the answer is too long for a line");
+        rest.insert("response".to_owned(), json!({"subtype": "error", "request_id": id, "error": error}));
+    }
+    if let Some(request) = frame["request"].as_object() {
+        let plain = |(_, value): &(&String, &Value)| !(value.is_array() || value.is_object());
+        let fields = request.iter().filter(plain).take(32).map(|(name, value)| (name.clone(), value.clone()));
+        rest.insert("request".to_owned(), Value::Object(fields.collect()));
+    }
+    rest.insert("wardian_cut".to_owned(), json!(true));
+    Value::Object(rest)
 }
 
 fn cut(value: &mut Value, longest: usize) {
@@ -190,5 +203,21 @@ mod tests {
         }
         let small = json!({"type": "user", "text": "x".repeat(1000)});
         assert_eq!(line(small.clone()), small.to_string());
+    }
+
+    #[test]
+    fn who_waits_for_what_is_cut_to_nothing_hears_of_it() {
+        let answer = json!({"type": "control_response",
+            "response": {"subtype": "success", "request_id": "r", "response": {"x": [1]}}});
+        let short = outline(&answer);
+        assert_eq!(
+            (&short["response"]["subtype"], &short["response"]["request_id"]),
+            (&json!("error"), &json!("r"))
+        );
+        let question = json!({"type": "control_request", "request_id": "q",
+            "request": {"subtype": "hook_callback", "callback_id": "h", "input": {"x": [1]}}});
+        let short = outline(&question);
+        assert_eq!((&short["request_id"], &short["request"]["callback_id"]), (&json!("q"), &json!("h")));
+        assert_eq!(short["request"].get("input"), None);
     }
 }

@@ -14,6 +14,7 @@ use wardian_policy::PermissionMode;
 use wardian_protocol::{ContentBlock, MessageParam, Role};
 
 use crate::checkpoint::{Checkpoints, RewindError, Rewound};
+use crate::hook::Hooks;
 use crate::later::{NewDirectory, Reread};
 use crate::mcp::Mcp;
 use crate::skill::Skill;
@@ -325,6 +326,14 @@ impl QueryHandle {
         Ok(self.view().await?.model())
     }
 
+    /// From the next event on, these hooks in place of those that there were.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn set_hooks(&self, hooks: Hooks) -> Result<(), Error> {
+        self.ask(|reply| Command::SetHooks { hooks: Box::new(hooks), reply }).await
+    }
+
     /// From the next model call on, this much thinking; `None`: what the options say.
     ///
     /// # Errors
@@ -469,6 +478,7 @@ pub(crate) enum Command {
     TellTasks(oneshot::Sender<()>),
     SwitchModel(Wish),
     Reread { parts: Box<Reread>, reply: oneshot::Sender<()> },
+    SetHooks { hooks: Box<Hooks>, reply: oneshot::Sender<()> },
     SetSkills { skills: Vec<Skill>, reply: oneshot::Sender<()> },
     AddDirectory { directory: NewDirectory, reply: oneshot::Sender<Result<(), Error>> },
     ContextUsage(oneshot::Sender<serde_json::Value>),

@@ -15,6 +15,8 @@ mod bodies;
 mod checkpoints;
 #[path = "it/commands.rs"]
 mod commands;
+#[path = "it/control.rs"]
+mod control;
 #[path = "it/debug_log.rs"]
 mod debug_log;
 #[path = "it/display.rs"]

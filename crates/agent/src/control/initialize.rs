@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wardian_agent::{HookEvent, Hooks, PROTOCOL_VERSION, SystemPrompt};
+use wardian_agent::{HookEvent, Hooks, PROTOCOL_VERSION, Query, SystemPrompt};
 use wardian_protocol::control::Initialize;
 use wardian_protocol::hook::HookMatcher;
 
@@ -24,14 +24,23 @@ const MAX_ALIASES: usize = 1_000;
 
 impl Front {
     /// Takes the host's set-up in. Once the query has begun it is read and answered: what it began with stays.
-    pub(super) fn initialize(&mut self, asked: Asked) -> Done {
+    pub(super) async fn initialize(&mut self, asked: Asked) -> Done {
         let hooks = asked.field("hooks");
         let initialize: Initialize = asked.read()?;
+        let begun = self.query.as_ref().filter(|_| !self.initialized).map(Query::handle);
+        if begun.is_some() {
+            too_late(&initialize)?;
+        }
         let is_new = self.query.is_none();
         let servers = self.setup.servers.add_initialize(&initialize.extra, is_new)?;
         let plugins = initialize.extra.get("plugins").filter(|list| !nothing(list)).cloned();
         let has_plugins = plugins.map(|list| self.setup.take_plugins(&list, is_new)).transpose()?;
         set_up(&mut self.setup, &self.host, initialize)?;
+        if let Some(begun) = begun {
+            // The host spoke first of something else: what guards its calls holds from now on.
+            let hooks = self.setup.options.hooks.clone();
+            begun.set_hooks(hooks).await.map_err(|error| format!("failed to {error}"))?;
+        }
         self.initialized = true;
         let mut description = self.description();
         match &self.hooks_sent {
@@ -89,6 +98,21 @@ impl Front {
             "fast_mode_state": "off",
             "fast_mode_disabled_reason": "unknown",
         })
+    }
+}
+
+/// Refuses what can only be said before the session begins: a host must not take it to hold.
+fn too_late(initialize: &Initialize) -> Result<(), String> {
+    let Initialize { hooks: _, system_prompt, append_system_prompt, extra } = initialize;
+    let prompts =
+        [("systemPrompt", system_prompt.is_some()), ("appendSystemPrompt", append_system_prompt.is_some())];
+    let rest = extra.iter().filter(|(name, _)| *name != "supportedDialogKinds");
+    let given = rest.map(|(name, value)| (name.as_str(), !nothing(value)));
+    match prompts.into_iter().chain(given).find(|(_, is_given)| *is_given) {
+        None => Ok(()),
+        Some((name, _)) => {
+            Err(format!("the session has begun: the initialize field '{name}' comes too late"))
+        }
     }
 }
 

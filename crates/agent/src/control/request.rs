@@ -132,7 +132,7 @@ impl Front {
             "get_usage" => self.get_usage(),
             "background_tasks" => self.background_tasks(asked),
             "get_task_output" => self.get_task_output(asked),
-            "initialize" => self.initialize(asked),
+            "initialize" => self.initialize(asked).await,
             "interrupt" => self.interrupt(asked).await,
             "list_models" => Ok(Answer::Now(json!({"models": models::list()}))),
             "list_permission_rules" => self.list_permission_rules(),

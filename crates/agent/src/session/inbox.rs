@@ -156,6 +156,10 @@ impl Inbox {
                 self.later.reread(*parts);
                 let _ = reply.send(());
             }
+            Command::SetHooks { hooks, reply } => {
+                self.switches.hooks().replace(*hooks);
+                let _ = reply.send(());
+            }
             Command::SetSkills { skills, reply } => {
                 self.skills.replace(skills);
                 let _ = reply.send(());

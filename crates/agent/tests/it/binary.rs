@@ -264,12 +264,12 @@ async fn several_prompts_in_one_process() {
 }
 
 #[tokio::test]
-async fn lines_that_are_no_frames_end_it_and_those_not_known_do_not() {
+async fn lines_that_are_no_json_end_it_and_those_not_known_do_not() {
     for (line, code) in [
         (&b"not json\n"[..], 1),
         (b"{\"type\":\"user\"}\n", 1),
-        (b"[]\n", 1),
-        (b"{}\n", 1),
+        (b"[]\n", 0),
+        (b"{}\n", 0),
         (b"\xff\xfe\n", 1),
         (b"{\"type\":\"user\",\"mess", 1),
         (&vec![b' '; 37 * 1024 * 1024], 1),

@@ -5,7 +5,7 @@
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
-use wardian_agent::{CanUseTool, Mcp, Permission, can_use_tool};
+use wardian_agent::{CanUseTool, Mcp, Permission, PermissionChange, PermissionMode, can_use_tool};
 use wardian_protocol::control::PermissionAnswer;
 
 /// The largest answer, in bytes: it may hold a whole file, as an input for Write.
@@ -80,11 +80,26 @@ fn read(result: &Value) -> Result<Permission, String> {
     let answer: PermissionAnswer =
         serde_json::from_value(answer).map_err(|error| format!("its answer cannot be read: {error}"))?;
     Ok(match Permission::from(answer) {
+        Permission::Allow { updated_input, mut updates } => {
+            updates.retain(|update| only_adds(&update.change));
+            Permission::Allow { updated_input, updates }
+        }
         Permission::Deny { message, interrupt } if message.is_empty() => {
             Permission::Deny { message: "It was refused without a reason.".to_owned(), interrupt }
         }
         answer => answer,
     })
+}
+
+/// Whether a change takes no rule away and frees from none: that is the host's alone.
+const fn only_adds(change: &PermissionChange) -> bool {
+    match change {
+        PermissionChange::AddRules(..) | PermissionChange::AddDirectories(_) => true,
+        PermissionChange::SetMode(mode) => !matches!(mode, PermissionMode::BypassPermissions),
+        PermissionChange::ReplaceRules(..)
+        | PermissionChange::RemoveRules(..)
+        | PermissionChange::RemoveDirectories(_) => false,
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +129,25 @@ mod tests {
         let heard = said(r#"{"behavior": "deny", "message": "no", "interrupt": true}"#).unwrap();
         assert!(matches!(heard, Permission::Deny { ref message, interrupt: true } if message == "no"));
         assert!(matches!(said(r#"{"behavior": "deny"}"#), Ok(Permission::Deny { .. })));
+    }
+
+    #[test]
+    fn it_takes_no_rule_away() {
+        let rules = json!([{"toolName": "Bash", "ruleContent": "rm:*"}]);
+        let update =
+            |kind: &str| json!({"type": kind, "rules": rules, "behavior": "deny", "destination": "session"});
+        let mode = |mode: &str| json!({"type": "setMode", "mode": mode, "destination": "session"});
+        let updates = json!([
+            update("addRules"),
+            update("removeRules"),
+            update("replaceRules"),
+            mode("bypassPermissions"),
+            mode("acceptEdits")
+        ]);
+        let answer = json!({"behavior": "allow", "updatedPermissions": updates}).to_string();
+        let Ok(Permission::Allow { updates, .. }) = said(&answer) else { panic!("{answer}") };
+        let kept: Vec<Value> = updates.iter().map(wardian_agent::PermissionUpdate::to_value).collect();
+        assert_eq!(kept, [update("addRules"), mode("acceptEdits")]);
     }
 
     #[test]

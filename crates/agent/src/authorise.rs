@@ -194,7 +194,22 @@ impl Authority<'_> {
             mcp_server: server,
             input,
         };
-        self.ask(question, stop).await
+        let ruling = Box::pin(self.ask(question, stop)).await;
+        self.still_permitted(tool, id, ruling, shell_cwd).await
+    }
+
+    /// Who is asked may write another input, but none that a deny rule refuses.
+    async fn still_permitted(&self, tool: &str, id: &str, ruling: Ruling, shell_cwd: &Path) -> Ruling {
+        let Ruling::Run { input, by } = ruling else { return ruling };
+        let policy = lock(self.live).policy.clone();
+        let call = Call { tool, input: &input };
+        let facts = self.facts(&policy, &call, shell_cwd).await;
+        let Decision::Deny { reason } = wardian_policy::decide(&policy, &call, &facts) else {
+            return Ruling::Run { input, by };
+        };
+        let message = words::policy_refused(tool, &reason);
+        self.out.permission_denied(tool, id, &message, &reason).await;
+        Ruling::Refused { message, by: Rejected::Config(reason.kind), input }
     }
 
     /// Asks whoever can be asked; the first who answers decides.

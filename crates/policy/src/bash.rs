@@ -46,6 +46,9 @@ pub fn plan_of(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Plan {
             .filter(|redirect| redirect.writes && is_file(redirect))
             .filter_map(|redirect| files::resolved(&redirect.target.text, facts).cloned())
             .collect();
+        let reads = simple.redirects.iter().filter(|redirect| !redirect.writes && is_file(redirect));
+        let reads = reads.filter_map(|redirect| files::resolved(&redirect.target.text, facts).cloned());
+        plan.reads.extend(reads.filter(|path| !files::is_inside(policy, path)));
         let everyday = everyday::read(simple);
         let free = everyday.as_ref().is_some_and(|everyday| is_free(policy, everyday, facts, moved));
         moved |= simple.changes_directory();
@@ -144,11 +147,16 @@ pub(crate) struct Seen {
     beginnings: Vec<String>,
     /// What commands about files name to them.
     files: Vec<String>,
+    /// Where the shell goes on the way, one step after the other.
+    folders: Vec<PathBuf>,
     /// Something is not understood, or there is too much of it.
     is_unclear: bool,
     /// Characters that readings may still have.
     left: usize,
 }
+
+/// The most steps of a shell's way through directories that are followed.
+const MAX_FOLDERS: usize = 8;
 
 /// The most characters of all readings: so that a command of nothing but wrappers is decided soon.
 const MAX_READING_CHARS: usize = 512 * 1024;
@@ -172,7 +180,7 @@ impl Seen {
         for reading in simple.readings() {
             self.push(reading);
         }
-        self.files.extend(simple.file_arguments().iter().flat_map(named_files).take(MAX_PATHS));
+        self.name_files(simple);
         if depth == MAX_DEPTH {
             return;
         }
@@ -183,6 +191,21 @@ impl Seen {
             for simple in &Script::read(&inner).commands {
                 self.command(simple, depth + 1);
             }
+        }
+    }
+
+    /// Notes what a command about files names, from where it is named.
+    fn name_files(&mut self, simple: &Simple) {
+        if let Some(target) = simple.new_directory()
+            && self.folders.len() < MAX_FOLDERS
+        {
+            let from = self.folders.last().cloned().unwrap_or_default();
+            self.folders.push(from.join(target));
+        }
+        for name in simple.file_arguments().iter().flat_map(named_files).take(MAX_PATHS) {
+            let below = self.folders.iter().map(|folder| folder.join(&name).to_string_lossy().into_owned());
+            self.files.extend(below);
+            self.files.push(name);
         }
     }
 
@@ -303,6 +326,11 @@ pub(crate) fn allowed(policy: &Policy, call: &Call<'_>, facts: &Facts) -> Decisi
         };
         return Decision::ask(kind, format!("no rule allows the command {shown:?}"));
     }
+    let mut reads = script.redirects().filter(|redirect| !redirect.writes && is_file(redirect));
+    if let Some(redirect) = reads.find(|redirect| !read_is_allowed(policy, &script, redirect, facts)) {
+        let shown: String = redirect.target.raw.chars().take(100).collect();
+        return Decision::ask(ReasonKind::Touched, format!("no rule allows reading {shown:?}"));
+    }
     let mut writes = script.redirects().filter(|redirect| redirect.writes && is_file(redirect));
     match writes.find(|redirect| !write_is_allowed(policy, &script, redirect, facts)) {
         Some(redirect) => {
@@ -331,6 +359,16 @@ fn matching<'a>(policy: &'a Policy, raw: &str) -> impl Iterator<Item = &'a Wildc
         Specifier::Any | Specifier::Path(_) | Specifier::Host(_) | Specifier::Field { .. } => None,
     });
     patterns.filter(move |pattern| pattern.matches(raw))
+}
+
+/// A redirect reads a file, so it needs what reading that file needs.
+fn read_is_allowed(policy: &Policy, script: &Script, redirect: &Redirect, facts: &Facts) -> bool {
+    let bare = policy.allow.iter().any(|rule| rule.is_bare() && rule.names("Read"));
+    let path = files::resolved(&redirect.target.text, facts);
+    let is_known = !redirect.target.expands && !script.changes_directory();
+    bare || path.is_some_and(|path| {
+        is_known && (files::is_inside(policy, path) || files::path_is_allowed(policy, "Read", path, facts))
+    })
 }
 
 /// A redirect writes a file, so it needs what an edit of that file needs.

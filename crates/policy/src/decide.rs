@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::rule::Specifier;
+use crate::rule::{Specifier, without_arguments};
 use crate::{PermissionMode, Rule, bash, files};
 
 /// Tools that touch nothing but the session itself.
@@ -22,6 +22,9 @@ const HARMLESS: &[&str] = &[
     "TodoWrite",
     "ToolSearch",
 ];
+
+/// The agent of a call that names none.
+const DEFAULT_AGENT: &str = "general-purpose";
 
 /// Tools that are a question to the user: no mode and no rule answers it.
 const QUESTIONS: &[&str] = &["AskUserQuestion", "ExitPlanMode"];
@@ -291,11 +294,31 @@ impl Refusals<'_> {
                 Some(_) => Applies::No,
                 None => Applies::Maybe,
             },
-            (Specifier::Field { name, value }, _) => match call.input.get(name) {
-                Some(field) if value.matches(&text_of(field)) => Applies::Yes,
-                Some(_) | None => Applies::No,
-            },
+            (Specifier::Field { name, value }, _) => {
+                let texts = spellings(rule, call, name);
+                if texts.iter().any(|text| value.matches(text)) { Applies::Yes } else { Applies::No }
+            }
         }
+    }
+}
+
+/// The texts under which a rule that refuses may find a field: a skill may be called with a slash before it and without
+/// its plugin's name, an agent without any name.
+fn spellings(rule: &Rule, call: &Call<'_>, field: &str) -> Vec<String> {
+    let given = call.input.get(field).filter(|given| !given.is_null()).map(text_of);
+    match field {
+        "skill" | "subagent_type" => {
+            let given = given.filter(|text| !text.trim().is_empty());
+            let default = (field == "subagent_type").then(|| DEFAULT_AGENT.to_owned());
+            let Some(given) = given.or(default) else { return Vec::new() };
+            let name = given.trim().trim_start_matches('/').to_owned();
+            let short = name.rsplit(':').next().unwrap_or_default().to_owned();
+            let rule = without_arguments(rule.specifier_text());
+            // The rule has the whole name, the call its end.
+            let whole = rule.rsplit_once(':').filter(|(_, end)| *end == name).map(|_| rule.to_owned());
+            [given, name, short].into_iter().chain(whole).collect()
+        }
+        _ => given.into_iter().collect(),
     }
 }
 

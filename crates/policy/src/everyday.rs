@@ -85,7 +85,9 @@ fn is_far_reaching(name: &str, argument: &str) -> bool {
         |far: &&str| option.len() >= SHORTEST && (far.starts_with(option) || option.starts_with(*far));
     let is_far = is_long && FAR_REACHING.iter().any(abbreviates);
     let in_short = match name {
-        "grep" | "egrep" | "fgrep" => has('R'),
+        // `-f` brings a file; as a word of its own that is an operand.
+        "grep" | "egrep" | "fgrep" => has('R') || (has('f') && !option.ends_with('f')),
+        "cp" => has('L') || has('H'),
         "diff" => has('r'),
         "git" => option.starts_with("-O"),
         _ => false,
@@ -97,8 +99,17 @@ fn is_far_reaching(name: &str, argument: &str) -> bool {
 const EDIT: &[&str] = &["cp", "mkdir", "mv", "rm", "rmdir", "touch"];
 
 /// Options that make something else of them.
-const ODD_EDITS: &[&str] =
-    &["--target-directory", "-t", "--backup", "--suffix", "-S", "--reference", "-Z", "--context"];
+const ODD_EDITS: &[&str] = &[
+    "--dereference",
+    "--target-directory",
+    "-t",
+    "--backup",
+    "--suffix",
+    "-S",
+    "--reference",
+    "-Z",
+    "--context",
+];
 
 /// Says what a command does, if that can be read off it.
 pub(crate) fn read(simple: &Simple) -> Option<Everyday> {
@@ -113,8 +124,12 @@ pub(crate) fn read(simple: &Simple) -> Option<Everyday> {
     {
         return None;
     }
-    let operands =
-        || arguments.iter().filter(|argument| !argument.starts_with('-')).map(|&path| path.to_owned());
+    // Behind `--` nothing is an option, whatever it begins with.
+    let end = arguments.iter().position(|argument| *argument == "--").unwrap_or(arguments.len());
+    let operands = || {
+        let before = arguments[..end].iter().filter(|argument| !argument.starts_with('-'));
+        before.chain(arguments.iter().skip(end + 1)).map(|&path| path.to_owned())
+    };
     match name {
         name if PRINT.contains(&name) => Some(Everyday::Looks(Vec::new())),
         name if LOOK.contains(&name) => Some(Everyday::Looks(operands().collect())),
@@ -133,7 +148,8 @@ pub(crate) fn read(simple: &Simple) -> Option<Everyday> {
         }
         "git" => {
             let known = arguments.first().is_some_and(|command| GIT_LOOK.contains(command));
-            known.then(|| Everyday::Looks(operands().skip(1).filter(|path| path.contains('/')).collect()))
+            // A revision is no file, and as a path it lies here.
+            known.then(|| Everyday::Looks(operands().skip(1).collect()))
         }
         "sed" => sed(arguments),
         name if EDIT.contains(&name) => {

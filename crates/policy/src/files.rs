@@ -85,13 +85,29 @@ pub(crate) fn all_inside(policy: &Policy, call: &Call<'_>, facts: &Facts) -> boo
         && paths.iter().all(|path| resolved(path, facts).is_some_and(|path| is_inside(policy, path)))
 }
 
+/// Files and folders that say what agents may do, or that programs run by themselves.
+const GUARDED: &[&str] = &[
+    ".bash_profile",
+    ".bashrc",
+    ".claude",
+    ".claude.json",
+    ".envrc",
+    ".git",
+    ".gitconfig",
+    ".gitmodules",
+    ".husky",
+    ".idea",
+    ".mcp.json",
+    ".profile",
+    ".ripgreprc",
+    ".vscode",
+    ".zprofile",
+    ".zshrc",
+];
+
 /// Whether a file says what agents may do, or is run by other programs by itself: no mode lets it be edited unasked.
 fn is_guarded(path: &Path) -> bool {
-    let guarded = |name: &std::ffi::OsStr| {
-        [".git", ".claude", ".mcp.json", ".vscode", ".idea", ".husky"]
-            .iter()
-            .any(|known| name.eq_ignore_ascii_case(known))
-    };
+    let guarded = |name: &std::ffi::OsStr| GUARDED.iter().any(|known| name.eq_ignore_ascii_case(known));
     path.components().any(|component| guarded(component.as_os_str()))
 }
 
@@ -154,8 +170,16 @@ pub(crate) fn resolved<'a>(given: &str, facts: &'a Facts) -> Option<&'a PathBuf>
 
 /// All places that a path may mean: as given, and where it leads.
 pub(crate) fn readings(given: &str, facts: &Facts) -> Vec<PathBuf> {
-    let at_home = given.strip_prefix('~').map(|rest| rest.trim_start_matches('/'));
-    let at_home = at_home.zip(facts.home.as_ref()).map(|(rest, home)| normal(&home.join(rest)));
+    let after = |names: &[&str]| {
+        let rest = names.iter().find_map(|name| given.strip_prefix(name))?;
+        (rest.is_empty() || rest.starts_with('/')).then(|| rest.trim_start_matches('/'))
+    };
+    let at_home = after(&["~", "$HOME", "${HOME}"]).zip(facts.home.as_ref());
+    let at_home = at_home.map(|(rest, home)| normal(&home.join(rest)));
+    let at_cwd = after(&["~+", "$PWD", "${PWD}"]).map(|rest| normal(&facts.call_cwd.join(rest)));
     let literal = normal(&facts.call_cwd.join(given));
-    [Some(literal), at_home, resolved(given, facts).map(|path| normal(path))].into_iter().flatten().collect()
+    [Some(literal), at_home, at_cwd, resolved(given, facts).map(|path| normal(path))]
+        .into_iter()
+        .flatten()
+        .collect()
 }

@@ -98,6 +98,11 @@ impl Rule {
         }
     }
 
+    /// What stands between the brackets.
+    pub(crate) fn specifier_text(&self) -> &str {
+        self.text.split_once('(').map_or("", |(_, rest)| rest.trim_end_matches(')'))
+    }
+
     pub(crate) fn tool_text(&self) -> &str {
         self.text.split('(').next().unwrap_or(&self.text)
     }
@@ -212,6 +217,20 @@ fn read_tool(name: &str) -> Result<ToolName, Flaw> {
     Ok(ToolName::BeginsWith(stem.to_owned()))
 }
 
+/// Fields of these tools' inputs; what else stands before a colon is a plugin's name.
+const AGENT_FIELDS: &[&str] =
+    &["description", "effort", "isolation", "model", "prompt", "run_in_background", "subagent_type"];
+const SKILL_FIELDS: &[&str] = &["args", "skill"];
+
+fn begins_with_field(specifier: &str, fields: &[&str]) -> bool {
+    specifier.split_once(':').is_some_and(|(name, _)| fields.contains(&name))
+}
+
+/// `name:*` is the name with any arguments.
+pub(crate) fn without_arguments(specifier: &str) -> &str {
+    specifier.strip_suffix(":*").unwrap_or(specifier)
+}
+
 fn read_specifier(tool: &str, specifier: &str) -> Result<Specifier, Flaw> {
     let field = |name: &str, value: &str| {
         Ok(Specifier::Field { name: name.to_owned(), value: Wildcard::glob(value) })
@@ -232,8 +251,12 @@ fn read_specifier(tool: &str, specifier: &str) -> Result<Specifier, Flaw> {
             }
             Ok(Specifier::Host(Wildcard::glob(&host)))
         }
-        "Agent" | "Task" if !specifier.contains(':') => field("subagent_type", specifier),
-        "Skill" if !specifier.contains(':') => field("skill", specifier),
+        "Agent" | "Task" if !begins_with_field(specifier, AGENT_FIELDS) => {
+            field("subagent_type", without_arguments(specifier))
+        }
+        "Skill" if !begins_with_field(specifier, SKILL_FIELDS) => {
+            field("skill", without_arguments(specifier))
+        }
         _ => match specifier.split_once(':') {
             Some((name, value)) if !name.is_empty() && !value.is_empty() => field(name, value),
             Some(_) | None => Err(Flaw {

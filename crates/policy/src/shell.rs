@@ -15,6 +15,9 @@ pub(crate) const MAX_COMMAND_CHARS: usize = 65_536;
 /// How deep substitutions are followed.
 const MAX_DEPTH: usize = 12;
 
+/// The most words before a subcommand that may belong to options of its command.
+const MAX_LEADING: usize = 12;
+
 /// Words that begin a construct of the shell's own instead of naming a command.
 const KEYWORDS: &[&str] = &[
     "!", "[[", "case", "do", "done", "elif", "else", "esac", "fi", "for", "function", "if", "in", "select",
@@ -94,6 +97,12 @@ impl Simple {
         self.arguments().first().map(|word| base_name(&word.text))
     }
 
+    /// Where the shell goes, if it does and says where.
+    pub(crate) fn new_directory(&self) -> Option<&str> {
+        let target = self.arguments().iter().skip(1).find(|word| !word.text.starts_with('-'))?;
+        self.changes_directory().then_some(target.text.as_str())
+    }
+
     /// Whether the shell's directory is another afterwards.
     pub(crate) fn changes_directory(&self) -> bool {
         matches!(self.name(), Some("cd" | "pushd" | "popd"))
@@ -122,10 +131,13 @@ impl Simple {
     pub(crate) fn readings(&self) -> Vec<String> {
         let arguments = self.arguments();
         let mut readings = vec![self.raw(), join(self.words.iter().map(|word| word.text.as_str()))];
-        readings.extend([plain(arguments), without_directory(arguments)]);
-        if self.hazard().is_some() {
-            // Which word begins the inner command depends on the options of each wrapper: take every one.
-            readings.extend((1..arguments.len().min(64)).map(|begin| without_directory(&arguments[begin..])));
+        readings.push(plain(arguments));
+        // Which word begins the inner command depends on the options of each wrapper: take every one.
+        let begins = if self.hazard().is_some() { arguments.len().min(64) } else { 1 };
+        for begin in 0..begins {
+            let command = arguments.get(begin..).unwrap_or(&[]);
+            readings.push(without_directory(command));
+            readings.extend(without_leading_options(command));
         }
         readings.dedup();
         readings
@@ -193,6 +205,14 @@ fn plain(words: &[Word]) -> String {
 fn without_directory(words: &[Word]) -> String {
     let first = words.first().map(|word| base_name(&word.text));
     join(first.into_iter().chain(words.iter().skip(1).map(|word| word.text.as_str())))
+}
+
+/// `git -C x push` is a `git push`: how many words its leading options take is not known.
+fn without_leading_options(words: &[Word]) -> impl Iterator<Item = String> {
+    let has_options = words.get(1).is_some_and(|word| word.text.starts_with(['-', '+']));
+    let reach = if has_options { words.len().min(MAX_LEADING) } else { 0 };
+    let name = words.first().map_or("", |word| base_name(&word.text));
+    (2..reach).map(move |begin| format!("{name} {}", plain(&words[begin..])))
 }
 
 fn join<'a>(words: impl Iterator<Item = &'a str>) -> String {

@@ -295,3 +295,19 @@ async fn no_name_of_a_file_leads_around_a_rule() {
     }
     assert_eq!(result(&messages).permission_denials.len(), calls.len());
 }
+
+#[tokio::test]
+async fn who_is_asked_cannot_write_what_a_deny_rule_refuses() {
+    let answer =
+        Permission::Allow { updated_input: Some(json!({"command": "env touch ran"})), updates: Vec::new() };
+    let (ask, asked) = host(answer);
+    let calls = json!([call("toolu_1", "Bash", json!({"command": "make it"}))]);
+    let (messages, folder) = run(calls, |options| {
+        options.can_use_tool = Some(ask);
+        options.disallowed_tools = vec!["Bash(touch:*)".into()];
+    })
+    .await;
+    assert_eq!(asked.lock().unwrap().len(), 1);
+    assert!(!ran(&folder) && tool_results(&messages)[0].1);
+    assert_eq!(result(&messages).permission_denials.len(), 1);
+}

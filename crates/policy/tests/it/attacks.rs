@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use wardian_policy::PermissionMode::{BypassPermissions, Default};
 
-use super::support::{bash, in_mode, policy};
+use serde_json::json;
+
+use super::support::{bash, decided, in_mode, policy, said};
 
 #[test]
 fn a_denied_command_is_not_hidden_by_how_it_is_written_or_by_what_runs_it() {
@@ -216,6 +218,135 @@ fn nothing_of_it_is_allowed_by_rules_for_harmless_commands() {
             assert_ne!(bash(&policy, command), "allow", "{command:?} with {allow:?}");
         }
     }
+}
+
+#[test]
+fn options_before_a_subcommand_do_not_hide_it() {
+    let denies =
+        in_mode(BypassPermissions, policy(&["Bash"], &[], &["Bash(git push:*)", "Bash(npm publish:*)"]));
+    for (command, word) in [
+        ("git -C . push", "deny"),
+        ("git -c a=b -C x --no-pager push origin", "deny"),
+        ("/usr/bin/git --git-dir=x push", "deny"),
+        ("timeout 5 git -C x push", "deny"),
+        ("npm --prefix x publish", "deny"),
+        ("git -C . pull", "allow"),
+        ("git log push", "allow"),
+        ("git commit -m push", "allow"),
+        ("npm run publish", "allow"),
+    ] {
+        assert_eq!(bash(&denies, command), word, "{command:?}");
+    }
+    // What a rule allows is not stretched so.
+    let allows = policy(&["Bash(git push:*)"], &[], &[]);
+    assert_eq!(bash(&allows, "git -C /elsewhere push"), "ask");
+}
+
+#[test]
+fn files_have_their_names_from_where_the_shell_is() {
+    let rules = ["Read(./secrets/**)", "Read(~/.ssh/**)"];
+    let policy = in_mode(BypassPermissions, policy(&[], &[], &rules));
+    for (command, word) in [
+        ("cat ~/.ssh/id", "deny"),
+        ("cat $HOME/.ssh/id", "deny"),
+        ("cat \"${HOME}/.ssh/id\"", "deny"),
+        ("cat $PWD/secrets/key", "deny"),
+        ("cat ~+/secrets/key", "deny"),
+        ("cd secrets && cat key", "deny"),
+        ("cd x; cd ../secrets; cat key", "deny"),
+        ("pushd secrets; head -n1 key", "deny"),
+        ("(cd secrets; sort key)", "deny"),
+        ("cd ~ && cat .ssh/id", "deny"),
+        ("cd x && cat key", "allow"),
+        ("cat $HOMELESS/.ssh/id", "allow"),
+    ] {
+        assert_eq!(bash(&policy, command), word, "{command:?}");
+    }
+}
+
+#[test]
+fn what_is_read_by_a_redirect_needs_what_reading_needs() {
+    for (allow, command, word) in [
+        (&["Bash(cat:*)"][..], "cat < a", "allow"),
+        (&["Bash(cat:*)"], "cat < /etc/passwd", "ask"),
+        (&["Bash(cat:*)"], "cat < link/passwd", "ask"),
+        (&["Bash(cat:*)"], "cat < $X", "ask"),
+        (&["Bash(cat:*)"], "cat < /dev/tcp/host/80", "ask"),
+        (&["Bash(cat:*)", "Bash(cd:*)"], "cd x && cat < a", "ask"),
+        (&["Bash(cat:*)", "Read(//etc/**)"], "cat < /etc/passwd", "allow"),
+        (&["Bash(cat:*)", "Read"], "cat < /etc/passwd", "allow"),
+        (&["Bash"], "cat < /etc/passwd", "allow"),
+    ] {
+        assert_eq!(bash(&policy(allow, &[], &[]), command), word, "{command:?} with {allow:?}");
+    }
+}
+
+#[test]
+fn commands_that_only_look_look_only_here() {
+    for command in [
+        "cat -- /etc/passwd",
+        "cat -- -x ../../etc/passwd",
+        "git diff .. passwd",
+        "git blame --contents link HEAD -- a",
+        "git diff -- /etc/passwd /dev/null",
+        "grep -nf../../x a",
+        "grep -flink a",
+        "cat link",
+    ] {
+        assert_eq!(bash(&policy(&[], &[], &[]), command), "ask", "{command:?}");
+    }
+    for command in ["git diff -- src/a.rs", "git log HEAD~3 -- a", "cat -- -x", "grep -f words a"] {
+        assert_eq!(bash(&policy(&[], &[], &[]), command), "allow", "{command:?}");
+    }
+    let editing = in_mode(wardian_policy::PermissionMode::AcceptEdits, policy(&[], &[], &[]));
+    for (command, word) in [
+        ("cp -rL d e", "ask"),
+        ("cp -r d e", "allow"),
+        ("rm -- link/x", "ask"),
+        ("touch .bashrc", "ask"),
+        ("echo x > sub/.envrc", "ask"),
+        ("mv a .gitmodules", "ask"),
+    ] {
+        assert_eq!(bash(&editing, command), word, "{command:?}");
+    }
+}
+
+#[test]
+fn agents_and_skills_have_more_than_one_name() {
+    let word = |rule: &str, tool: &str, input: serde_json::Value| {
+        let policy = in_mode(BypassPermissions, policy(&[], &[], &[rule]));
+        said(&decided(&policy, tool, input)).0
+    };
+    for (rule, skill, expected) in [
+        ("Skill(deploy)", "deploy", "deny"),
+        ("Skill(deploy)", "/deploy", "deny"),
+        ("Skill(deploy)", "kit:deploy", "deny"),
+        ("Skill(kit:deploy)", "kit:deploy", "deny"),
+        ("Skill(kit:deploy)", "deploy", "deny"),
+        ("Skill(kit:deploy)", "/deploy", "deny"),
+        ("Skill(deploy:*)", "deploy", "deny"),
+        ("Skill(kit:*)", "kit", "deny"),
+        ("Skill(deploy)", "deploys", "allow"),
+        ("Skill(kit:deploy)", "review", "allow"),
+        ("Skill(args:x)", "x", "allow"),
+    ] {
+        assert_eq!(word(rule, "Skill", json!({"skill": skill})), expected, "{rule} {skill}");
+    }
+    for (rule, input, expected) in [
+        ("Agent(general-purpose)", json!({"prompt": "x"}), "deny"),
+        ("Agent(general-purpose)", json!({"subagent_type": ""}), "deny"),
+        ("Task(general-purpose)", json!({"subagent_type": null}), "deny"),
+        ("Agent(cook)", json!({"subagent_type": "kit:cook"}), "deny"),
+        ("Agent(kit:cook)", json!({"subagent_type": "cook"}), "deny"),
+        ("Agent(model:opus)", json!({"model": "opus"}), "deny"),
+        ("Agent(cook)", json!({"subagent_type": "other"}), "allow"),
+        ("Agent(cook)", json!({"prompt": "x"}), "allow"),
+    ] {
+        assert_eq!(word(rule, "Agent", input.clone()), expected, "{rule} {input}");
+    }
+    // An allow rule takes the name as it is.
+    let allows = policy(&["Skill(deploy)"], &[], &[]);
+    assert_eq!(said(&decided(&allows, "Skill", json!({"skill": "kit:deploy"}))).0, "ask");
 }
 
 /// The longest that a decision may take: many times what it does, also on a busy machine in a debug build.

@@ -200,6 +200,29 @@ scenario("rewindFiles: files are as they were at a prompt", ["1.2 rewindFiles", 
   await live.end();
 });
 
+scenario("rewindFiles: a fork knows earlier prompts, a conversation that was cleared does not", ["1.2 rewindFiles", "1.1 forkSession"], async (t) => {
+  const write = (cwd, name) => ({ tool_use: [call("Write", { file_path: join(cwd, name), content: "x\n" })] });
+  const s = await t.session({
+    replies: ({ cwd }) => [write(cwd, "a.txt"), { text: "One." }, write(cwd, "b.txt"), { text: "Two." }],
+    options: { permissionMode: "acceptEdits", enableFileCheckpointing: true },
+  });
+  const [first, second] = ["11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"];
+  const live = s.live();
+  const { session_id: resume } = await live.say("the first thing", { uuid: first });
+  await live.say("/clear");
+  await live.say("the second thing", { uuid: second });
+  const unknown = await live.query.rewindFiles(first, { dryRun: true });
+  assert.deepEqual([unknown.canRewind, typeof unknown.error], [false, "string"]);
+  assert.equal((await live.query.rewindFiles(second)).canRewind, true);
+  assert.deepEqual([s.has("a.txt"), s.has("b.txt")], [true, false]);
+  await live.end();
+  const fork = s.live({ resume, forkSession: true });
+  await fork.query.initializationResult();
+  assert.equal((await fork.query.rewindFiles(first)).canRewind, true);
+  assert.equal(s.has("a.txt"), false);
+  await fork.end();
+});
+
 scenario("rewindFiles: off", "1.2 rewindFiles", async (t) => {
   const s = await t.session();
   const live = s.live();

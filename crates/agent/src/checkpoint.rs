@@ -121,6 +121,13 @@ impl Checkpoints {
         Self::open(folder)
     }
 
+    /// Begins anew for another conversation, in the folder beside this one that has its name.
+    pub(crate) fn begin_anew(&self, session_id: &str) {
+        let mut state = self.lock();
+        let folder = state.folder.with_file_name(session_id);
+        *state = State { folder, checkpoints: Vec::new(), newest: HashMap::new(), bytes: 0 };
+    }
+
     /// Takes the checkpoint of a prompt. Blocks.
     pub(crate) fn begin(&self, prompt: &str) {
         let mut state = self.lock();

@@ -132,6 +132,9 @@ impl Session {
         setup.out.session_id = id;
         let id = setup.out.session_id.clone();
         setup.out.journal = setup.out.journal.as_ref().map(|journal| Arc::new(journal.beside(&id)));
+        if let Some(checkpoints) = &setup.context.checkpoints {
+            checkpoints.begin_anew(&id);
+        }
         setup.hooks = setup.hooks.heard_by(&setup.out);
         setup.switches.heard_by(&setup.hooks);
         self.history.clear();

@@ -46,9 +46,7 @@ impl Front {
                 Ok(Rewound { skipped_links, .. }) => {
                     Ok(json!({"canRewind": true, "skippedLinks": skipped_links}))
                 }
-                Err(error @ (RewindError::NotEnabled | RewindError::Failed(_))) if dry_run => {
-                    Ok(json!({"canRewind": false, "error": error.to_string()}))
-                }
+                Err(error) if dry_run => Ok(json!({"canRewind": false, "error": error.to_string()})),
                 Err(error) => Err(error.to_string()),
             }
         })))

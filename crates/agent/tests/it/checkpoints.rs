@@ -139,6 +139,37 @@ async fn a_fork_is_rewound_to_prompts_of_before_it() {
 }
 
 #[tokio::test]
+async fn a_conversation_that_was_cleared_has_checkpoints_of_its_own() {
+    let write = |id: &str, file: &str| call(id, "Write", json!({"file_path": file, "content": "hello\n"}));
+    let server = model(&json!({"replies": [
+        {"tool_use": [write("toolu_1", "a.txt")]}, {"text": "ok"}, {"tool_use": [write("toolu_2", "b.txt")]}, {"text": "ok"},
+    ]}))
+    .await;
+    let place = Place::new();
+    let mut first = agent(&server, &place, &["--session-id", ID], true);
+    ask(&mut first, PROMPTS[0]).await;
+    first.prompt("/clear").await;
+    let cleared = first.until("result/success").await.pop().unwrap();
+    ask(&mut first, PROMPTS[1]).await;
+    let unknown = json!({"canRewind": false, "error": "No file checkpoint found for this message."});
+    assert_eq!(rewind(&mut first, PROMPTS[0], true).await, unknown);
+    assert_eq!(rewind(&mut first, PROMPTS[1], true).await["canRewind"], true);
+    assert_eq!(first.end().await.2, Some(0));
+    // Each is found again under its own id.
+    let there = || ["a.txt", "b.txt"].map(|name| place.cwd.path().join(name).exists());
+    for (id, prompt, left) in [
+        (cleared["session_id"].as_str().unwrap(), PROMPTS[1], [true, false]),
+        (ID, PROMPTS[0], [false, false]),
+    ] {
+        let mut again = agent(&server, &place, &["--resume", id], true);
+        again.control("i", json!({"subtype": "initialize"})).await;
+        assert_eq!(rewind(&mut again, prompt, false).await["canRewind"], true, "{id}");
+        assert_eq!(there(), left);
+        assert_eq!(again.end().await.2, Some(0));
+    }
+}
+
+#[tokio::test]
 async fn who_did_not_ask_for_checkpoints_has_none() {
     let server = model(&json!({"replies": [
         {"tool_use": [call("toolu_1", "Write", json!({"file_path": "new.txt", "content": "hello\n"}))]}, {"text": "ok"},

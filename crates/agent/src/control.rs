@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
@@ -32,8 +33,9 @@ mod settings;
 mod steer;
 mod tasks;
 mod usage;
+mod watched;
 
-use request::{Answered, Work, Worked};
+use request::{Answered, Then, Work, Worked};
 
 /// Requests of the host that are worked on at the same time.
 const MAX_WORKS: usize = 64;
@@ -74,6 +76,8 @@ pub struct Front {
     output: Output,
     /// What the host asked for that takes a while.
     works: FuturesUnordered<Work>,
+    /// What the front does by itself that takes a while.
+    beside: FuturesUnordered<BoxFuture<'static, Then>>,
     input_open: bool,
     /// The host has said how the query is set up.
     initialized: bool,
@@ -104,6 +108,7 @@ impl Front {
             pending: Pending::default(),
             output,
             works: FuturesUnordered::new(),
+            beside: FuturesUnordered::new(),
             input_open: true,
             initialized: false,
             hooks_sent: None,
@@ -158,6 +163,12 @@ impl Front {
                     }
                     self.answer(id, answer, more).await?;
                 }
+                Some(then) = self.beside.next(), if !self.beside.is_empty() => {
+                    then(self);
+                    for news in std::mem::take(&mut self.news) {
+                        self.output.frame(news).await?;
+                    }
+                }
                 Some(question) = self.questions.recv() => {
                     if !self.input_open && self.setup.options.continue_interrupted {
                         return Ok(left_open());
@@ -188,6 +199,7 @@ impl Front {
     }
 
     async fn give(&mut self, message: Message) -> Result<(), Gone> {
+        let is_rest = matches!(message, Message::User(_) | Message::Result(_));
         match &message {
             Message::Result(result) => self.last_was_error = result.is_error,
             Message::System(news) if news.subtype == "session_state_changed" => {
@@ -199,7 +211,11 @@ impl Front {
             | Message::StreamEvent(_)
             | Message::Other(_) => (),
         }
-        self.output.frame(message.to_value()).await
+        self.output.frame(message.to_value()).await?;
+        if is_rest {
+            self.look_at_settings();
+        }
+        Ok(())
     }
 
     /// SIGINT: the turn is interrupted, its result comes, and that is the end.
@@ -379,7 +395,9 @@ impl Front {
     }
 
     async fn prompt(&mut self, message: UserMessage) -> Result<(), String> {
-        self.prompted = true;
+        if std::mem::replace(&mut self.prompted, true) {
+            self.look_at_settings();
+        }
         match self.handle().send(message).await {
             // A query that has ended says why by itself.
             Ok(()) | Err(Error::Ended) => Ok(()),

@@ -11,8 +11,10 @@ pub struct Parts {
     pub shelves: Shelves,
     /// The folders that the host named, and what was in them.
     pub plugins: Plugins,
-    /// The hooks of settings.
+    /// The hooks that settings had at the beginning.
     pub settings_hooks: Hooks,
+    /// Those that settings have since; what is in both runs once.
+    pub later_hooks: Hooks,
     /// The host's.
     pub host_hooks: Hooks,
     /// Whether an administrator, or the user, lets no hooks of plugins run.
@@ -39,6 +41,7 @@ impl Parts {
     /// All hooks: those of settings first, then those of plugins, then the host's.
     pub fn hooks(&self) -> Hooks {
         let mut hooks = self.settings_hooks.clone();
+        hooks.extend(self.later_hooks.clone());
         if !self.plugin_hooks_off {
             hooks.extend(self.plugins.hooks());
         }

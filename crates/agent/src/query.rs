@@ -1,7 +1,7 @@
 //! `query`: the stream of messages, and the handle to steer it.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -273,6 +273,16 @@ impl QueryHandle {
         self.ask(|reply| Command::SetSkills { skills, reply }).await
     }
 
+    /// Has hooks hear that a settings file has changed; `source`: which, in the words of the SDKs. Gives why one does not
+    /// want the change to hold.
+    ///
+    /// # Errors
+    /// [`Error::Ended`].
+    pub async fn config_changed(&self, source: &str, path: &Path) -> Result<Option<String>, Error> {
+        let (source, path) = (source.to_owned(), path.to_owned());
+        self.ask(|reply| Command::ConfigChanged { source, path, reply }).await
+    }
+
     /// From now on the hooks and skills are these; commands from the next turn on.
     ///
     /// # Errors
@@ -477,6 +487,7 @@ pub(crate) enum Command {
     Tasks(oneshot::Sender<Tasks>),
     TellTasks(oneshot::Sender<()>),
     SwitchModel(Wish),
+    ConfigChanged { source: String, path: PathBuf, reply: oneshot::Sender<Option<String>> },
     Reread { parts: Box<Reread>, reply: oneshot::Sender<()> },
     SetHooks { hooks: Box<Hooks>, reply: oneshot::Sender<()> },
     SetSkills { skills: Vec<Skill>, reply: oneshot::Sender<()> },

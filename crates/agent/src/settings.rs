@@ -14,6 +14,7 @@ pub mod hooks;
 mod layer;
 mod mcp;
 mod texts;
+mod watch;
 
 use std::path::Path;
 
@@ -24,6 +25,7 @@ use wardian_agent::{AutoCompact, Hooks, SettingsFiles};
 use crate::args::{Args, Complaint};
 use crate::shelves::Shelves;
 use layer::Layer;
+pub use watch::WatchedFile;
 
 /// The settings files that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +96,8 @@ pub struct Effective {
     pub memory: Vec<MemoryFile>,
     /// Where texts lie.
     pub shelves: Shelves,
+    /// The files that were read, or would have been.
+    pub watched: Vec<WatchedFile>,
     /// Whether no hooks of plugins run.
     pub plugin_hooks_off: bool,
     /// Whether nobody may run without permissions.
@@ -137,10 +141,33 @@ fn files(args: &Args, place: &Place<'_>, effective: &mut Effective) -> Result<Ve
         ("localSettings", &local, place.trusted, elsewhere),
     ] {
         let Some(path) = path else { continue };
+        effective.watched.push(WatchedFile::new(name, path, root));
         layers.extend(Layer::file(name, path, trusted)?.map(|layer| layer.below(root)));
     }
     effective.files = SettingsFiles { user, project, local };
     Ok(layers)
+}
+
+/// The layers by rank, the weakest first.
+pub const RANKS: &[&str] =
+    &["userSettings", "projectSettings", "localSettings", "flagSettings", "policySettings"];
+
+/// Whether an administrator says yes to something.
+pub fn managed_says(layers: &[(&'static str, Map<String, Value>)], key: &str) -> bool {
+    layers.iter().any(|(name, settings)| *name == "policySettings" && settings.get(key) == Some(&true.into()))
+}
+
+/// The hooks of these layers. What a project says counts where it is trusted.
+pub fn hooks_of(layers: &[(&'static str, Map<String, Value>)], trusted: bool) -> Result<Hooks, Complaint> {
+    let of_project = |name: &str| matches!(name, "projectSettings" | "localSettings");
+    let layer = |(name, settings): &(&'static str, Map<String, Value>)| Layer {
+        name,
+        settings: settings.clone(),
+        trusted: trusted || !of_project(name),
+        strict: false,
+        is_managed: *name == "policySettings",
+    };
+    apply::hooks_of(&layers.iter().map(layer).collect::<Vec<_>>())
 }
 
 /// What the settings of these layers put into the environment, the weakest first. What a project says counts where it is

@@ -17,7 +17,7 @@ use crate::launch;
 use crate::parts::Parts;
 use crate::plugins::Plugins;
 use crate::servers::Servers;
-use crate::settings::Effective;
+use crate::settings::{Effective, WatchedFile};
 
 /// Lets a request say how hard the model tries. source: the protocol reference, section 2.11.
 const EFFORT_BETA: &str = "effort-2025-11-24";
@@ -47,6 +47,8 @@ pub struct Setup {
     pub suggests: bool,
     /// The directories of the beginning, as they lie on the disk: the working directory first.
     pub roots: Vec<PathBuf>,
+    /// Settings files that may change.
+    pub watched: Vec<WatchedFile>,
     /// Whether the host asked to be asked.
     pub ask_host: bool,
     /// The tool that is asked instead.
@@ -179,6 +181,7 @@ impl Setup {
                 ..Parts::default()
             },
             roots,
+            watched: settings.watched,
             layers: settings.layers,
             sums_agents_up: environment.sums_agents_up,
             suggests: environment.suggests.unwrap_or(!settings.suggestions_off),

@@ -35,7 +35,14 @@ impl Front {
         let servers = self.setup.servers.add_initialize(&initialize.extra, is_new)?;
         let plugins = initialize.extra.get("plugins").filter(|list| !nothing(list)).cloned();
         let has_plugins = plugins.map(|list| self.setup.take_plugins(&list, is_new)).transpose()?;
-        set_up(&mut self.setup, &self.host, initialize)?;
+        let guards = self.setup.parts.host_hooks.clone();
+        let set_up = set_up(&mut self.setup, &self.host, initialize);
+        if self.query.is_some() && self.initialized {
+            // The hooks that the query has stay the host's, whatever else changes of them later.
+            self.setup.parts.host_hooks = guards;
+            self.setup.options.hooks = self.setup.parts.hooks();
+        }
+        set_up?;
         if let Some(begun) = begun {
             // The host spoke first of something else: what guards its calls holds from now on.
             let hooks = self.setup.options.hooks.clone();

@@ -12,7 +12,7 @@ use crate::setup::tools_environment;
 
 mod rules;
 
-use rules::FlagRules;
+pub(super) use rules::FlagRules;
 
 #[derive(Deserialize)]
 struct Apply {

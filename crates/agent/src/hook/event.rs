@@ -56,7 +56,7 @@ pub enum HookEvent {
     Elicitation,
     /// The user has answered a tool server.
     ElicitationResult,
-    /// A settings file changed. Does not happen here.
+    /// A settings file changed.
     ConfigChange,
     /// A worktree is to be made. Does not happen here.
     WorktreeCreate,

@@ -1,5 +1,7 @@
 //! Hooks on the beginning and the end of a turn.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::{HookEvent, HookOutcome, SessionHooks};
@@ -56,6 +58,13 @@ impl SessionHooks {
         let event = HookEvent::Setup;
         let outcome = self.run(event, trigger.as_str(), json!({"trigger": trigger.as_str()})).await;
         outcome.context.iter().map(|text| words::hook_context(event.as_str(), text)).collect()
+    }
+
+    /// Runs the hooks on a settings file that has changed. Gives why the change is not to hold.
+    pub(crate) async fn config_changed(&self, source: &str, path: &Path) -> Option<String> {
+        let fields = json!({"source": source, "file_path": path});
+        let said = self.run(HookEvent::ConfigChange, source, fields).await;
+        said.block.or(said.stop)
     }
 
     /// Runs the hooks on the session's end.

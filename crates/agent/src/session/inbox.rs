@@ -150,6 +150,12 @@ impl Inbox {
                 let _ = reply.send(lock(live).set_mode(mode));
             }
             Command::ContextUsage(reply) => self.asks.push(reply),
+            Command::ConfigChanged { source, path, reply } => {
+                let hooks = self.switches.hooks();
+                self.tasks.spawn(async move {
+                    let _ = reply.send(hooks.config_changed(&source, &path).await);
+                });
+            }
             Command::Reread { mut parts, reply } => {
                 self.skills.replace(std::mem::take(&mut parts.skills));
                 self.switches.hooks().replace(std::mem::take(&mut parts.hooks));

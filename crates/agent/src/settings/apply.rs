@@ -30,19 +30,11 @@ const BASH_OUTPUT_CHARS: std::ops::RangeInclusive<u64> = 4_000..=128_000;
 
 /// Takes the layers in, the weakest first in the list.
 pub(super) fn apply(args: &mut Args, layers: &[Layer], effective: &mut Effective) -> Result<(), Complaint> {
-    let managed_says = |key: &str| {
-        layers.iter().any(|layer| layer.is_managed && layer.settings.get(key) == Some(&true.into()))
-    };
-    let only_managed_rules = managed_says("allowManagedPermissionRulesOnly");
+    let only_managed_rules = managed_says(layers, "allowManagedPermissionRulesOnly");
     if only_managed_rules {
         args.allowed_tools.clear();
     }
-    let hooks_off = Off {
-        all: managed_says("disableAllHooks"),
-        but_managed: managed_says("allowManagedHooksOnly")
-            // A project that nobody trusts does not turn the user's hooks off: they may be what guards against it.
-            || layers.iter().any(|layer| layer.trusted && layer.settings.get("disableAllHooks") == Some(&true.into())),
-    };
+    let hooks_off = Off::of(layers);
     effective.plugin_hooks_off = hooks_off.all || hooks_off.but_managed;
     let mut all_hooks = Vec::new();
     let mut suggestions = None;
@@ -103,6 +95,34 @@ pub(super) fn apply(args: &mut Args, layers: &[Layer], effective: &mut Effective
 struct Off {
     all: bool,
     but_managed: bool,
+}
+
+impl Off {
+    fn of(layers: &[Layer]) -> Self {
+        let is_off = |layer: &Layer| layer.settings.get("disableAllHooks") == Some(&true.into());
+        Self {
+            all: managed_says(layers, "disableAllHooks"),
+            but_managed: managed_says(layers, "allowManagedHooksOnly")
+                // A project that nobody trusts does not turn the user's hooks off: they may be what guards against it.
+                || layers.iter().any(|layer| layer.trusted && is_off(layer)),
+        }
+    }
+}
+
+fn managed_says(layers: &[Layer], key: &str) -> bool {
+    layers.iter().any(|layer| layer.is_managed && layer.settings.get(key) == Some(&true.into()))
+}
+
+/// The hooks of all layers, the weakest first.
+pub(super) fn hooks_of(layers: &[Layer]) -> Result<Hooks, Complaint> {
+    let (off, mut all, mut unused) = (Off::of(layers), Hooks::default(), Effective::default());
+    for layer in layers {
+        let value = layer.settings.get("hooks").unwrap_or(&Value::Null);
+        if let Some(hooks) = of_hooks(layer, value, &off, &mut unused)? {
+            all.extend(hooks);
+        }
+    }
+    Ok(all)
 }
 
 fn of_hooks(

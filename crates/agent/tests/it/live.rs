@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::process::{Agent, kind_of, kinds_of};
+use crate::process::{Agent, STREAM, command, kind_of, kinds_of};
 use crate::support::{call, model};
 
 const SONNET: &str = "claude-sonnet-5";
@@ -432,5 +432,161 @@ async fn a_session_begins_anew_when_it_is_compacted_or_cleared() {
     agent.prompt("again").await;
     agent.until("state/idle").await;
     assert!(told(3).contains("CLEARED") && !told(3).contains("COMPACTED"), "{}", told(3));
+    assert_eq!(agent.end().await.2, Some(0));
+}
+
+/// The agent in a project with these settings, which it trusts or not.
+async fn watching(server: &wardian_model::Server, cwd: &Path, trusted: bool, flags: &[&str]) -> Agent {
+    let args: Vec<&str> = STREAM.iter().chain(flags).copied().collect();
+    let mut command = command(server, cwd, &args);
+    if trusted {
+        command.env("WARDIAN_TRUST_PROJECT", "1");
+    }
+    let mut agent = Agent::spawn(command);
+    let hooks = json!({"ConfigChange": [{"hookCallbackIds": ["changed"]}]});
+    agent.control("init", json!({"subtype": "initialize", "hooks": hooks})).await;
+    agent.until("answers/success").await;
+    agent
+}
+
+const SETTINGS: &str = ".claude/settings.json";
+
+/// Changes the project's settings beside the agent, gives it a prompt and answers its hook, until the turn is over and these
+/// frames came too, and it holds. Gives what the hook was told, and all frames.
+async fn change(
+    agent: &mut Agent,
+    folder: &Path,
+    settings: &str,
+    answer: Value,
+    besides: &[&str],
+) -> (Value, Vec<Value>) {
+    write(folder, SETTINGS, settings);
+    agent.prompt("look").await;
+    let mut missing: Vec<&str> =
+        ["asks/hook_callback", "state/idle"].iter().chain(besides).copied().collect();
+    let (mut input, mut frames) = (Value::Null, Vec::new());
+    while !missing.is_empty() {
+        let frame = agent.next().await.unwrap();
+        let kind = kind_of(&frame);
+        if kind == "asks/hook_callback" {
+            agent.answer(&frame, answer.clone()).await;
+            input = frame["request"]["input"].clone();
+        }
+        missing.retain(|missing| *missing != kind);
+        frames.push(frame);
+    }
+    // Until it holds, unless it is not to.
+    while !besides.contains(&"system/informational") {
+        agent.control("settings", json!({"subtype": "get_settings"})).await;
+        let told = agent.until("answers/success").await.pop().unwrap()["response"]["response"].clone();
+        let expected: Value = serde_json::from_str(settings).unwrap();
+        if told["sources"].as_array().unwrap().iter().any(|source| source["settings"] == expected) {
+            break;
+        }
+    }
+    (input, frames)
+}
+
+#[tokio::test]
+async fn a_settings_file_that_changes_is_noticed_and_holds() {
+    let bash = |id: &str| json!({"tool_use": [call(id, "Bash", json!({"command": "printenv A"}))]});
+    let server = model(&json!({"replies": [
+        {"text": "One."}, {"text": "Two."}, bash("toolu_1"), {"text": "Three."}, {"text": "Four."}, {"text": "Five."},
+        {"text": "Six."}, {"text": "Seven."}, bash("toolu_2"), {"text": "Eight."},
+    ]}))
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), SETTINGS, "{}");
+    let mut agent = watching(&server, folder.path(), true, &[]).await;
+    agent.prompt("first").await;
+    agent.until("state/idle").await;
+    let heard = folder.path().join("heard");
+    let command = format!("echo heard >> {}", heard.display());
+    let settings = json!({
+        "permissions": {"allow": ["Bash(printenv *)"]}, "env": {"A": "KIWI"},
+        "hooks": {"PreToolUse": [{"hooks": [{"type": "command", "command": command}]}]},
+    });
+    let (input, _) = change(&mut agent, folder.path(), &settings.to_string(), json!({}), &[]).await;
+    let path = folder.path().canonicalize().unwrap().join(SETTINGS);
+    assert_eq!(
+        [&input["hook_event_name"], &input["source"], &input["file_path"], &input["permission_mode"]],
+        [&json!("ConfigChange"), &json!("project_settings"), &json!(path), &Value::Null]
+    );
+    agent.prompt("use it").await;
+    let frames = agent.until("state/idle").await;
+    let said = frames.iter().find(|frame| frame["type"] == "user").unwrap();
+    assert_eq!(said["message"]["content"][0]["content"], "KIWI");
+    assert_eq!(std::fs::read_to_string(&heard).unwrap(), "heard\n");
+    // What restrains comes at once, and is not taken back; what allows is.
+    let denies = r#"{"permissions": {"deny": ["Bash(printenv *)"]}}"#;
+    change(&mut agent, folder.path(), denies, json!({}), &[]).await;
+    let allows = r#"{"permissions": {"allow": ["Bash"]}}"#;
+    // Nor are the host's own hooks, though it says something else when it sets up again.
+    agent.control("again", json!({"subtype": "initialize", "hooks": null})).await;
+    agent.until("answers/success").await;
+    change(&mut agent, folder.path(), allows, json!({}), &[]).await;
+    change(&mut agent, folder.path(), denies, json!({}), &[]).await;
+    change(&mut agent, folder.path(), allows, json!({}), &[]).await;
+    agent.prompt("again").await;
+    let frames = agent.until("state/idle").await;
+    let said = frames.iter().find(|frame| frame["type"] == "user").unwrap();
+    assert_eq!(said["message"]["content"][0]["is_error"], true, "{said}");
+    assert_eq!(agent.end().await.2, Some(0));
+}
+
+#[tokio::test]
+async fn a_hook_keeps_a_change_from_holding_and_broken_settings_change_nothing() {
+    let bash = |id: &str| json!({"tool_use": [call(id, "Bash", json!({"command": "true; touch made"}))]});
+    let server = model(&json!({"replies": [
+        {"text": "One."}, {"text": "Two."}, {"text": "Three."}, {"text": "Four."}, bash("toolu_1"), {"text": "Five."},
+    ]}))
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut agent = watching(&server, folder.path(), true, &[]).await;
+    agent.prompt("first").await;
+    agent.until("state/idle").await;
+    let all = r#"{"permissions": {"allow": ["Bash", "Edit"]}}"#;
+    for (settings, answer, why) in [
+        (all, json!({"decision": "block", "reason": "no PLUMS"}), "no PLUMS"),
+        (r#"{"permissions": {"allow": ["Bash"#, json!({}), "no JSON"),
+        (r#"{"permissions": {"allow": ["Bash", "Edit", "Bash("]}, "hooks": 7}"#, json!({}), "Bash("),
+    ] {
+        let (_, told) = change(&mut agent, folder.path(), settings, answer, &["system/informational"]).await;
+        let warning = told.iter().find(|frame| kind_of(frame) == "system/informational").unwrap();
+        assert!(warning["content"].as_str().unwrap().contains(why), "{warning}");
+    }
+    agent.prompt("use it").await;
+    agent.until("state/idle").await;
+    assert!(!folder.path().join("made").exists());
+    let (_, stderr, code) = agent.end().await;
+    assert_eq!((code, stderr.matches("is kept as it was").count()), (Some(0), 3), "{stderr}");
+}
+
+#[tokio::test]
+async fn the_settings_of_a_strange_project_allow_nothing_when_they_change_either() {
+    let bash = |id: &str, command: &str| json!({"tool_use": [call(id, "Bash", json!({"command": command}))]});
+    let server = model(&json!({"replies": [
+        {"text": "One."}, {"text": "Two."}, bash("toolu_1", "touch made"), bash("toolu_2", "ls -d /"), {"text": "Three."},
+    ]}))
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut agent = watching(&server, folder.path(), false, &["--allowedTools", "Bash(ls *)"]).await;
+    agent.prompt("first").await;
+    agent.until("state/idle").await;
+    let hook = json!([{"hooks": [{"type": "command", "command": "touch hooked"}]}]);
+    let settings = json!({
+        "permissions": {"allow": ["Bash", "Edit"], "deny": ["Bash(ls *)"]}, "env": {"PATH": "/nowhere"},
+        "hooks": {"PreToolUse": hook, "UserPromptSubmit": hook}, "disableAllHooks": true,
+    });
+    change(&mut agent, folder.path(), &settings.to_string(), json!({}), &[]).await;
+    agent.prompt("use it").await;
+    let frames = agent.until("state/idle").await;
+    let errors: Vec<&Value> = frames
+        .iter()
+        .filter(|frame| frame["type"] == "user")
+        .map(|frame| &frame["message"]["content"][0]["is_error"])
+        .collect();
+    assert_eq!(errors, [&json!(true), &json!(true)]);
+    assert!(!folder.path().join("made").exists() && !folder.path().join("hooked").exists());
     assert_eq!(agent.end().await.2, Some(0));
 }

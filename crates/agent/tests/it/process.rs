@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use wardian_model::Server;
 
-const STREAM: &[&str] = &["--output-format", "stream-json", "--verbose", "--input-format", "stream-json"];
+pub const STREAM: &[&str] = &["--output-format", "stream-json", "--verbose", "--input-format", "stream-json"];
 /// Longer than anything here takes.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 

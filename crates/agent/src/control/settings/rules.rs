@@ -13,7 +13,7 @@ const MAX_RULES: usize = 4_096;
 
 /// What the host's settings say about permissions.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct FlagRules {
+pub(in super::super) struct FlagRules {
     allow: Vec<Rule>,
     ask: Vec<Rule>,
     deny: Vec<Rule>,
@@ -22,7 +22,7 @@ pub(super) struct FlagRules {
 
 impl FlagRules {
     /// Reads the setting `permissions`. What cannot be changed while the session runs is refused by name.
-    pub(super) fn read(value: &Value, cwd: &Path) -> Result<Self, String> {
+    pub(in super::super) fn read(value: &Value, cwd: &Path) -> Result<Self, String> {
         if nothing(value) {
             return Ok(Self::default());
         }
@@ -47,9 +47,18 @@ impl FlagRules {
         Ok(read)
     }
 
+    /// The same, where what restrains is not taken back.
+    pub(in super::super) fn with_restraints_of(mut self, before: &Self) -> Self {
+        for (old, new) in [(&before.ask, &mut self.ask), (&before.deny, &mut self.deny)] {
+            let gone: Vec<Rule> = old.iter().filter(|rule| !new.contains(rule)).cloned().collect();
+            new.extend(gone);
+        }
+        self
+    }
+
     /// What must change for these to hold instead of those before. What others say too stays; `options` tells what
     /// all say, and is brought up to date.
-    pub(super) fn changes(self, before: &Self, options: &mut Options) -> Vec<PermissionChange> {
+    pub(in super::super) fn changes(self, before: &Self, options: &mut Options) -> Vec<PermissionChange> {
         let mut changes = Vec::new();
         for (kind, old, new, all) in [
             // First what restrains, so that nothing slips through between.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -52,6 +52,8 @@ pub(crate) struct Live {
     pub(crate) env: Option<Arc<Vec<(String, String)>>>,
     /// Modes that ask more, for the tools of single servers.
     pub(crate) server_modes: BTreeMap<String, PermissionMode>,
+    /// Those of subagents with a mode of their own: what else changes here changes there.
+    pub(crate) within: Vec<Weak<Mutex<Self>>>,
     /// The last reply of the main thread.
     pub(crate) last_reply: Option<LastReply>,
 }
@@ -78,8 +80,31 @@ impl Live {
         policy
     }
 
+    /// The same for a subagent with a mode of its own; `None`: it may not have this mode.
+    pub(crate) fn branch(&mut self, mode: PermissionMode) -> Option<Arc<Mutex<Self>>> {
+        let mut inner = Self { within: Vec::new(), ..self.clone() };
+        inner.set_mode(mode).ok()?;
+        let inner = Arc::new(Mutex::new(inner));
+        self.within.retain(|known| known.strong_count() > 0);
+        self.within.push(Arc::downgrade(&inner));
+        Some(inner)
+    }
+
+    /// Does something here and in the subagents that have a mode of their own.
+    pub(crate) fn everywhere(&mut self, change: &dyn Fn(&mut Self)) {
+        change(self);
+        for inner in self.within.iter().filter_map(Weak::upgrade) {
+            lock(&inner).everywhere(change);
+        }
+    }
+
     /// Makes a change hold. Gives the mode, where that has become another.
     pub(crate) fn apply(&mut self, change: PermissionChange) -> Option<PermissionMode> {
+        if !matches!(change, PermissionChange::SetMode(_)) {
+            for inner in self.within.iter().filter_map(Weak::upgrade) {
+                lock(&inner).apply(change.clone());
+            }
+        }
         let before = self.policy.mode;
         match change {
             PermissionChange::AddRules(kind, rules) => self.rules(kind).extend(rules),
@@ -424,6 +449,39 @@ fn reversed_components(path: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_changes_reaches_subagents_with_a_mode_of_their_own() {
+        let mut live = Live {
+            policy: Policy::default(),
+            model: String::new(),
+            first_model: String::new(),
+            bypass_permitted: false,
+            mode_before_plan: None,
+            thinking: None,
+            effort: None,
+            env: None,
+            server_modes: BTreeMap::new(),
+            within: Vec::new(),
+            last_reply: None,
+        };
+        assert!(live.branch(PermissionMode::BypassPermissions).is_none());
+        let inner = live.branch(PermissionMode::Plan).unwrap();
+        let innermost = lock(&inner).branch(PermissionMode::DontAsk).unwrap();
+        live.apply(PermissionChange::AddRules(RuleKind::Deny, vec!["Bash(rm:*)".parse().unwrap()]));
+        live.apply(PermissionChange::SetMode(PermissionMode::AcceptEdits));
+        live.everywhere(&|live| live.env = Some(Arc::default()));
+        for (inner, mode) in [(&inner, PermissionMode::Plan), (&innermost, PermissionMode::DontAsk)] {
+            let inner = lock(inner);
+            assert_eq!((inner.policy.mode, inner.policy.deny.len(), inner.env.is_some()), (mode, 1, true));
+        }
+        // A change within stays within; who has ended is forgotten.
+        lock(&inner).apply(PermissionChange::AddRules(RuleKind::Allow, vec!["Bash".parse().unwrap()]));
+        assert!(live.policy.allow.is_empty());
+        drop((inner, innermost));
+        let _ = live.branch(PermissionMode::Plan);
+        assert_eq!(live.within.len(), 1);
+    }
 
     #[test]
     fn paths_resolve_as_far_as_they_exist() {

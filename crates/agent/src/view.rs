@@ -99,16 +99,22 @@ impl View {
     }
 
     pub(crate) fn set_env(&self, env: Vec<(String, String)>) {
-        lock(&self.live).env = Some(Arc::new(env));
+        let env = Arc::new(env);
+        lock(&self.live).everywhere(&|live| live.env = Some(Arc::clone(&env)));
     }
 
     pub(crate) fn set_server_mode(&self, server: String, mode: Option<PermissionMode>) -> bool {
-        let modes = &mut lock(&self.live).server_modes;
-        match mode {
-            Some(_) if modes.len() >= MAX_SERVER_MODES && !modes.contains_key(&server) => return false,
-            Some(mode) => modes.insert(server, mode),
-            None => modes.remove(&server),
-        };
+        let mut live = lock(&self.live);
+        let modes = &live.server_modes;
+        if mode.is_some() && modes.len() >= MAX_SERVER_MODES && !modes.contains_key(&server) {
+            return false;
+        }
+        live.everywhere(&|live| {
+            match mode {
+                Some(mode) => live.server_modes.insert(server.clone(), mode),
+                None => live.server_modes.remove(&server),
+            };
+        });
         true
     }
 

@@ -68,6 +68,7 @@ pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Resu
         effort: None,
         env: None,
         server_modes: BTreeMap::new(),
+        within: Vec::new(),
         last_reply: None,
     };
     let live = Arc::new(Mutex::new(live));

@@ -69,13 +69,14 @@ impl Setup {
         if matches!(source, AgentSource::Project | AgentSource::Plugin) && !is_stricter {
             return;
         }
-        let mut live = lock(&self.live).clone();
+        let mut live = lock(&self.live);
         let is_freer =
             matches!(live.policy.mode, PermissionMode::BypassPermissions | PermissionMode::AcceptEdits);
-        if is_freer || live.set_mode(mode).is_err() {
-            return;
+        let own = if is_freer { None } else { live.branch(mode) };
+        drop(live);
+        if let Some(own) = own {
+            self.live = own;
         }
-        self.live = Arc::new(Mutex::new(live));
     }
 
     fn take_tools(&mut self, definition: &AgentDefinition, depth: usize) {

@@ -507,6 +507,7 @@ impl Session {
             }
             self.rest().await;
             Box::pin(self.suggest(&mut inbox, &mut commands, &cancel)).await;
+            self.rest().await;
         }
     }
 

@@ -60,6 +60,10 @@ impl Session {
                     }
                 }
                 suggestion = &mut asked => break suggestion,
+                // What has ended in the background is the model's to hear of first.
+                () = self.setup.tasks.changed(), if !stop.is_cancelled() => if self.setup.tasks.has_agents() {
+                    stop.cancel();
+                },
                 // It is not dropped: what it cost so far is counted.
                 () = &mut late, if !stop.is_cancelled() => stop.cancel(),
             }
@@ -80,6 +84,7 @@ impl Session {
         self.setup.prompt_suggestions
             && self.ended_well
             && self.queue.len() == 0
+            && !self.setup.tasks.has_agents()
             && replies.take(MIN_REPLIES).count() == MIN_REPLIES
             && lock(&self.setup.live).policy.mode != PermissionMode::Plan
             && self.setup.limits.before_call(self.spent()).is_none()

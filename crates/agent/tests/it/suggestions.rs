@@ -150,6 +150,35 @@ async fn a_prompt_and_an_interrupt_end_the_guessing() {
 }
 
 #[tokio::test]
+async fn what_ends_in_the_background_is_heard_of_before_the_guess() {
+    let slow = json!({"match": {"last_text_contains": LAST}, "text": "run the tests", "hold": true});
+    let input = json!({"command": "until [ -e go ]; do sleep 0.01; done", "run_in_background": true});
+    let model = model(&json!({"replies": [
+        slow,
+        {"match": {"last_text_contains": "task-notification"}, "text": "Heard."},
+        {"text": "One.", "tool_use": [call("toolu_1", "Bash", input)]},
+        {"text": "Two."},
+    ]}))
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options {
+        prompt_suggestions: true,
+        permission_mode: PermissionMode::BypassPermissions,
+        ..options(&model, folder.path())
+    };
+    let mut query = query(Prompt::Open, options);
+    say(&mut query, &["a"]).await;
+    model.wait_for(3).await;
+    std::fs::write(folder.path().join("go"), "").unwrap();
+    model.wait_for_aborted(1).await;
+    let mut given = Vec::new();
+    while given.last().is_none_or(|last: &Value| last["type"] != "result") {
+        given.push(query.next().await.unwrap().unwrap().to_value());
+    }
+    assert_eq!((&given.last().unwrap()["result"], suggestions(&given)), (&json!("Heard."), vec![]));
+}
+
+#[tokio::test]
 async fn the_host_says_whether_and_the_user_says_never() {
     let off = json!({"promptSuggestionEnabled": false}).to_string();
     let stream = ["--output-format=stream-json", "--verbose", "--input-format=stream-json"];

@@ -155,6 +155,8 @@ pub(crate) struct Authority<'a> {
     pub(crate) home: Option<&'a Path>,
     /// Questions that are out: calls side by side may ask at the same time.
     pub(crate) waiting: &'a AtomicUsize,
+    /// Calls side by side are looked into one after the other, so that they are asked about in their order.
+    pub(crate) order: &'a tokio::sync::Mutex<()>,
 }
 
 /// What was decided about a call, and by whom.
@@ -352,6 +354,7 @@ impl Authority<'_> {
         let home = self.home.map(Path::to_owned);
         let places = policy.refused_places(self.cwd, self.home);
         let (cwd, start) = (self.cwd.to_owned(), base.to_owned());
+        let _order = self.order.lock().await;
         let resolved = tokio::task::spawn_blocking(move || {
             let path = |given: String| PathFact { resolved: resolve(&start.join(&given)), given };
             let link = |named: PathBuf| Link { leads_to: resolve(&named), named };

@@ -375,6 +375,7 @@ impl Setup {
             cwd: &self.context.cwd,
             home: self.home.as_deref(),
             waiting: &self.waiting,
+            order: &self.order,
         }
     }
 }

@@ -133,6 +133,8 @@ pub(crate) struct Setup {
     pub(crate) api_key_source: String,
     /// Questions to the host that are out.
     pub(crate) waiting: Arc<AtomicUsize>,
+    /// Calls are looked into one after the other.
+    pub(crate) order: Arc<tokio::sync::Mutex<()>>,
     /// The servers of tools, and what they add.
     pub(crate) servers: ServerTools,
 }

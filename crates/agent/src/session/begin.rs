@@ -154,6 +154,7 @@ pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Resu
         plugins: options.plugins,
         plugin_errors: options.plugin_errors,
         waiting: Arc::default(),
+        order: Arc::default(),
         servers,
     })
 }

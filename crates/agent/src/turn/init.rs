@@ -25,9 +25,10 @@ const CAPABILITIES: &[&str] = &[
 impl Session {
     pub(super) fn init_fields(&self, turn: &Turn) -> Value {
         let setup = &self.setup;
-        let (mode, model) = {
+        let (mode, model, directories) = {
             let live = lock(&setup.live);
-            (live.policy.mode, live.model.clone())
+            let more = live.policy.roots.iter().filter(|root| **root != setup.context.cwd);
+            (live.policy.mode, live.model.clone(), more.cloned().collect::<Vec<_>>())
         };
         // The old name of one tool is the one that programs know.
         let wire_name = |name| if name == "Agent" { "Task" } else { name };
@@ -50,7 +51,7 @@ impl Session {
             "capabilities": CAPABILITIES,
             "terminal_slash_commands": [],
             "original_cwd": setup.context.cwd,
-            "additional_directories": setup.additional_directories,
+            "additional_directories": directories,
             "memory_paths": {},
             "analytics_disabled": true,
             "product_feedback_disabled": true,

@@ -1,6 +1,6 @@
 //! Bash calls: every command of the script, and the files that it redirects to.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::decide::Applies;
 use crate::everyday::{self, Everyday};
@@ -260,11 +260,18 @@ impl Seen {
                 applies = Applies::Maybe;
             }
         }
-        match self.files.iter().take(MAX_PATHS).any(|path| covers(path)) {
-            true => Applies::Yes,
-            false if self.files.len() >= MAX_PATHS => Applies::Maybe,
-            false => applies,
+        let could = |text: &String| {
+            // As it is written, a path from home or a variable lies nowhere.
+            let first = text.split('/').next().filter(|first| first.starts_with(['~', '$']));
+            let is_meant = |path: &Path| first.is_none_or(|first| path.iter().all(|name| name != first));
+            let mut readings = files::readings(text, facts).into_iter().filter(|path| is_meant(path));
+            text.contains(['*', '?', '[', '{']) && readings.any(|path| pattern.could_meet(&path, facts))
+        };
+        let mut files = self.files.iter().take(MAX_PATHS);
+        if files.clone().any(|path| covers(path)) {
+            return Applies::Yes;
         }
+        if self.files.len() >= MAX_PATHS || files.any(could) { Applies::Maybe } else { applies }
     }
 }
 

@@ -13,6 +13,8 @@ pub(crate) struct PathPattern {
     base: Base,
     /// The directories that the pattern begins with, before anything that varies.
     fixed: PathBuf,
+    /// The last name in it, which may vary.
+    last: String,
     exact: GlobSet,
     folded: GlobSet,
 }
@@ -69,7 +71,8 @@ impl PathPattern {
                 hint: "split it into several rules",
             })
         };
-        Ok(Self { base, fixed: fixed(&rest, anchored), exact: build(false)?, folded: build(true)? })
+        let last = rest.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_lowercase();
+        Ok(Self { base, fixed: fixed(&rest, anchored), last, exact: build(false)?, folded: build(true)? })
     }
 
     /// Whether the pattern of a rule that allows covers an absolute path.
@@ -88,6 +91,29 @@ impl PathPattern {
             || facts.links.iter().any(|link| {
                 inside(path, &link.leads_to, true).is_some_and(|inner| covers(&link.named.join(inner)))
             })
+    }
+
+    /// Whether what the shell makes of a path with `*` could be something that the pattern covers. By what stands before the
+    /// first and behind the last star of a name: it may say yes where it is no.
+    pub(crate) fn could_meet(&self, path: &Path, facts: &Facts) -> bool {
+        let Some(begin) = self.begin(&facts.cwd, facts.home.as_deref()) else { return false };
+        let names = |path: &Path| -> Vec<String> {
+            path.components().map(|part| part.as_os_str().to_string_lossy().to_lowercase()).collect()
+        };
+        let (path, begin) = (names(path), names(&begin));
+        if !path.iter().zip(&begin).all(|(one, other)| may_be_same(one, other)) {
+            return false;
+        }
+        let rest = path.get(begin.len()..).unwrap_or_default();
+        // The pattern may vary behind its beginning, the path too.
+        rest.is_empty()
+            || !self.last.contains(VARIES) && self.is_fixed(&begin)
+            || rest.iter().any(|name| may_be_same(name, &self.last))
+    }
+
+    /// Whether nothing in the pattern varies.
+    fn is_fixed(&self, begin: &[String]) -> bool {
+        begin.last().is_some_and(|name| *name == self.last) && !self.fixed.as_os_str().is_empty()
     }
 
     /// The place below which all lies that the pattern covers.
@@ -109,6 +135,34 @@ impl PathPattern {
         let meets = |begin: &Path| inside(begin, dir, true).is_some() || inside(dir, begin, true).is_some();
         meets(&begin) || facts.links.iter().any(|link| link.named == begin && meets(&link.leads_to))
     }
+}
+
+/// Letters by which a name varies, for the shell or in a pattern.
+const VARIES: [char; 5] = ['*', '?', '[', '{', '\\'];
+
+/// Whether two names that may vary can be the same.
+fn may_be_same(one: &str, other: &str) -> bool {
+    let ends = |name: &str| -> (String, Option<String>) {
+        match (name.find(VARIES), name.rfind([']', '}', '*', '?', '\\'])) {
+            (Some(first), last) => {
+                let behind = last.map_or("", |last| name.get(last + 1..).unwrap_or_default());
+                (name[..first].to_owned(), Some(behind.to_owned()))
+            }
+            (None, _) => (name.to_owned(), None),
+        }
+    };
+    // A star of the shell does not stand for a dot at the beginning.
+    let hides = |one: &str, other: &str| one.starts_with(['*', '?']) && other.starts_with('.');
+    let ((begin, end), (other_begin, other_end)) = (ends(one), ends(other));
+    let begins = begin.starts_with(&other_begin) || other_begin.starts_with(&begin);
+    let is_end = |one: &str, other: &str| one.ends_with(other) || other.ends_with(one);
+    !hides(one, other)
+        && match (end, other_end) {
+            (None, None) => one == other,
+            (Some(end), None) => other.starts_with(&begin) && other.ends_with(&end),
+            (None, Some(end)) => one.starts_with(&other_begin) && one.ends_with(&end),
+            (Some(end), Some(other_end)) => begins && is_end(&end, &other_end),
+        }
 }
 
 fn fixed(pattern: &str, anchored: bool) -> PathBuf {

@@ -265,6 +265,45 @@ fn files_have_their_names_from_where_the_shell_is() {
 }
 
 #[test]
+fn names_that_the_shell_makes_up_may_be_denied_ones() {
+    let rules = [
+        "Read(./secrets/**)",
+        "Read(.env*)",
+        "Read(*.pem)",
+        "Read(~/.ssh/id_*)",
+        "Read(conf/*.key)",
+        "Read(./one)",
+    ];
+    let policy = in_mode(BypassPermissions, policy(&[], &[], &rules));
+    for (command, word) in [
+        ("cat sec*/key", "ask"),
+        ("cat s?crets/key", "ask"),
+        ("cat [s]ecrets/key", "ask"),
+        ("cat {secrets,x}/key", "ask"),
+        ("cat secrets/*", "deny"),
+        ("cat .e*", "ask"),
+        ("cat sub/.env.*", "deny"),
+        ("cat sub/.en?", "ask"),
+        ("head a.p*", "ask"),
+        ("head *.pe?", "ask"),
+        ("cat ~/.ss*/id_a", "ask"),
+        ("cat ~/.ssh/*", "ask"),
+        ("cat conf/a*", "ask"),
+        ("cat on*", "ask"),
+        ("grep -r x *", "ask"),
+        ("cat src/*.rs", "allow"),
+        ("rm -f build/*.o", "allow"),
+        ("cat *.md", "allow"),
+        ("cat conf/*.toml", "allow"),
+        ("ls src/*", "ask"),
+        ("ls src/x*.rs", "allow"),
+        ("cat ~/notes/*", "allow"),
+    ] {
+        assert_eq!(bash(&policy, command), word, "{command:?}");
+    }
+}
+
+#[test]
 fn what_is_read_by_a_redirect_needs_what_reading_needs() {
     for (allow, command, word) in [
         (&["Bash(cat:*)"][..], "cat < a", "allow"),

@@ -202,6 +202,8 @@ def main():
     parser.add_argument("--wardian", default=str(ROOT / "target/release/wardian"))
     parser.add_argument("--json", help="where to write all numbers")
     given = parser.parse_args()
+    # They run in folders of their own.
+    given.agent, given.stock, given.wardian = (os.path.abspath(program) for program in (given.agent, given.stock, given.wardian))
     for program, hint in [(given.agent, "make guest"), (given.stock, "scripts/stock-cli.sh"), (given.wardian, "cargo build --release -p wardian")]:
         if not os.access(program, os.X_OK):
             sys.exit(f"no {program}: {hint}")

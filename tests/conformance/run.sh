@@ -16,6 +16,9 @@ export PYTHON=$root/.venv/bin/python
 fail() { echo "$1" >&2 && echo "0 passed, 1 failed" && exit 1; }
 
 if [ "${1:-}" = --stock ]; then AGENT=${2:?"the path of the stock CLI"}; fi
+# Scenarios run in folders of their own.
+AGENT=$(realpath -ms "$AGENT") WARDIAN=$(realpath -ms "$WARDIAN")
+if [ "${1:-}" = --stock ]; then set -- --stock "$AGENT"; fi
 "$WARDIAN" model --help >/dev/null 2>&1 || fail "no model server at $WARDIAN: build it by \`cargo build -p wardian\`"
 export MODEL_COMMAND="${MODEL_COMMAND:-[\"$WARDIAN\",\"model\",\"--script\",\"SCRIPT\",\"--log\",\"LOG\",\"--listen\",\"127.0.0.1:0\"]}"
 [ -x "$AGENT" ] || fail "no agent at $AGENT: build it by \`make guest\`"

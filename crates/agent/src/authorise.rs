@@ -59,6 +59,23 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    /// What holds until something changes it.
+    pub(crate) fn new(policy: Policy, model: String, bypass_permitted: bool) -> Self {
+        Self {
+            policy,
+            first_model: model.clone(),
+            model,
+            bypass_permitted,
+            mode_before_plan: None,
+            thinking: None,
+            effort: None,
+            env: None,
+            server_modes: BTreeMap::new(),
+            within: Vec::new(),
+            last_reply: None,
+        }
+    }
+
     pub(crate) fn set_mode(&mut self, mode: PermissionMode) -> Result<(), Error> {
         if mode == PermissionMode::BypassPermissions && !self.bypass_permitted {
             return Err(Error::BypassNotPermitted);
@@ -455,19 +472,7 @@ mod tests {
 
     #[test]
     fn what_changes_reaches_subagents_with_a_mode_of_their_own() {
-        let mut live = Live {
-            policy: Policy::default(),
-            model: String::new(),
-            first_model: String::new(),
-            bypass_permitted: false,
-            mode_before_plan: None,
-            thinking: None,
-            effort: None,
-            env: None,
-            server_modes: BTreeMap::new(),
-            within: Vec::new(),
-            last_reply: None,
-        };
+        let mut live = Live::new(Policy::default(), String::new(), false);
         assert!(live.branch(PermissionMode::BypassPermissions).is_none());
         let inner = live.branch(PermissionMode::Plan).unwrap();
         let innermost = lock(&inner).branch(PermissionMode::DontAsk).unwrap();

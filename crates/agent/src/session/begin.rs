@@ -58,20 +58,7 @@ pub(super) async fn set_up(mut options: Options, mut out: Out, mcp: Mcp) -> Resu
     let model = models::resolve(&options.model);
     let bypass_permitted =
         options.allow_bypass_permissions || options.permission_mode == PermissionMode::BypassPermissions;
-    let live = Live {
-        policy,
-        first_model: model.clone(),
-        model,
-        bypass_permitted,
-        mode_before_plan: None,
-        thinking: None,
-        effort: None,
-        env: None,
-        server_modes: BTreeMap::new(),
-        within: Vec::new(),
-        last_reply: None,
-    };
-    let live = Arc::new(Mutex::new(live));
+    let live = Arc::new(Mutex::new(Live::new(policy, model, bypass_permitted)));
     let output_dir = options
         .output_dir
         .clone()

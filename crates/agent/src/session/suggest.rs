@@ -11,16 +11,13 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use wardian_policy::PermissionMode;
-use wardian_protocol::{ContentBlock, MessageParam, Role};
+use wardian_protocol::{ContentBlock, Role};
 
+use super::Session;
 use super::inbox::Inbox;
-use super::{Session, Setup};
 use crate::authorise::lock;
-use crate::call::{Called, call_model};
-use crate::compact::with_request;
 use crate::query::Command;
-use crate::spending::Spending;
-use crate::{Message, Thinking, random, words};
+use crate::{Message, random, words};
 
 /// Replies of the model that must be there: after the first one nobody knows what the user is after.
 const MIN_REPLIES: usize = 2;
@@ -46,7 +43,7 @@ impl Session {
             return;
         }
         let stop = cancel.child_token();
-        let mut asked = pin!(self.setup.suggestion(&self.history, &stop));
+        let mut asked = pin!(self.setup.ask_about(&self.history, words::SUGGEST, MAX_TOKENS, &stop));
         let mut late = pin!(sleep(PATIENCE));
         let suggestion = loop {
             tokio::select! {
@@ -59,7 +56,7 @@ impl Session {
                         stop.cancel();
                     }
                 }
-                suggestion = &mut asked => break suggestion,
+                reply = &mut asked => break reply.and_then(|content| suggested(&content)),
                 // What has ended in the background is the model's to hear of first.
                 () = self.setup.tasks.changed(), if !stop.is_cancelled() => if self.setup.tasks.has_agents() {
                     stop.cancel();
@@ -88,24 +85,6 @@ impl Session {
             && replies.take(MIN_REPLIES).count() == MIN_REPLIES
             && lock(&self.setup.live).policy.mode != PermissionMode::Plan
             && self.setup.limits.before_call(self.spent()).is_none()
-    }
-}
-
-impl Setup {
-    async fn suggestion(&self, history: &[MessageParam], stop: &CancellationToken) -> Option<String> {
-        let mut quiet = self.quietly();
-        // Nobody waits for it.
-        quiet.retry.max_retries = 0;
-        let model = self.model();
-        let asked = with_request(history, words::SUGGEST);
-        let thinking = lock(&self.live).thinking.unwrap_or(self.thinking);
-        let budget = if let Thinking::Budget(tokens) = thinking { tokens } else { 0 };
-        let max_tokens = self.max_tokens(&model).min(MAX_TOKENS.saturating_add(budget));
-        let write = |max_tokens| self.request(&model, max_tokens, &asked);
-        match call_model(&quiet, &mut Spending::new(), max_tokens, write, false, stop).await {
-            Called::Replied(whole) => suggested(&whole.message.content),
-            Called::Broken(..) | Called::Failed(_) | Called::Interrupted(_) => None,
-        }
     }
 }
 

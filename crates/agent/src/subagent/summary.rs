@@ -11,13 +11,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wardian_protocol::{ContentBlock, MessageParam, Role};
 
-use crate::Thinking;
-use crate::authorise::lock;
-use crate::call::{Called, call_model};
-use crate::compact::with_request;
 use crate::frames::AgentTag;
 use crate::session::Setup;
-use crate::spending::Spending;
 use crate::transcript::calls;
 use crate::words;
 
@@ -72,19 +67,8 @@ impl Setup {
         if self.limits.before_call(self.spent()).is_some() {
             return None;
         }
-        let mut quiet = self.quietly();
-        // Nobody waits for it.
-        quiet.retry.max_retries = 0;
-        let model = self.model();
-        let asked = with_request(&with_open_calls(history), words::DOING);
-        let thinking = lock(&self.live).thinking.unwrap_or(self.thinking);
-        let budget = if let Thinking::Budget(tokens) = thinking { tokens } else { 0 };
-        let max_tokens = self.max_tokens(&model).min(MAX_TOKENS.saturating_add(budget));
-        let write = |max_tokens| self.request(&model, max_tokens, &asked);
-        match call_model(&quiet, &mut Spending::new(), max_tokens, write, false, stop).await {
-            Called::Replied(whole) => line(&whole.message.content),
-            Called::Broken(..) | Called::Failed(_) | Called::Interrupted(_) => None,
-        }
+        let content = self.ask_about(&with_open_calls(history), words::DOING, MAX_TOKENS, stop).await?;
+        line(&content)
     }
 }
 

@@ -55,8 +55,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if what == "sse-huge":
                 while True: self.wfile.write(b"data: " + b"x" * 65536)
             replies = streams[self.path] = queue.Queue()
-            self.event("/" + what + "-post", "endpoint")
             streams["/" + what + "-post"] = replies
+            self.event("/" + what + "-post", "endpoint")
             if what == "sse-nonsense":
                 for n in range(10): self.event("nonsense")
             while True:

@@ -16,7 +16,7 @@ use crate::shelf::Shelf;
 const MAX_NAME_BYTES: usize = 128;
 
 /// Fields that would change what an agent does or costs, and that are not built.
-const NOT_BUILT: &[&str] = &["memory", "observer", "observerMessage"];
+const NOT_BUILT: &[&str] = &["isolation", "memory", "observer", "observerMessage"];
 
 /// Reads definitions from an object, by name.
 ///
@@ -40,11 +40,6 @@ pub fn definitions(value: &Value) -> Result<BTreeMap<String, AgentDefinition>, S
 
 fn definition(name: &str, fields: &Map<String, Value>) -> Result<AgentDefinition, String> {
     check_name(name)?;
-    if let Some(field) =
-        NOT_BUILT.iter().find(|field| fields.get(**field).is_some_and(|value| !value.is_null()))
-    {
-        return Err(format!("'{field}' is not supported by wardian-agent yet"));
-    }
     let document = Document { fields: fields.clone(), body: String::new() };
     let needed = |field: &str| document.text(field).ok_or_else(|| format!("'{field}' is missing"));
     let (description, prompt) = (needed("description")?, needed("prompt")?);
@@ -112,6 +107,10 @@ fn from_fields(
     prompt: String,
     source: AgentSource,
 ) -> Result<AgentDefinition, String> {
+    let is_given = |field: &str| document.fields.get(field).is_some_and(|value| !value.is_null());
+    if let Some(field) = NOT_BUILT.iter().find(|field| is_given(field)) {
+        return Err(format!("'{field}' is not supported by wardian-agent yet"));
+    }
     let mode = document.text("permissionMode");
     let mode = mode.map(|mode| mode.parse::<PermissionMode>().map_err(|error| format!("failed to {error}")));
     let servers = match document.fields.get("mcpServers") {
@@ -190,6 +189,7 @@ mod tests {
             (json!({"a\nb": {"description": "d", "prompt": "p"}}), "name"),
             (json!({"x": {"description": "d", "prompt": "p", "permissionMode": "god"}}), "god"),
             (json!({"x": {"description": "d", "prompt": "p", "memory": "user"}}), "memory"),
+            (json!({"x": {"description": "d", "prompt": "p", "isolation": "worktree"}}), "isolation"),
             (
                 json!({"x": {"description": "d", "prompt": "p", "mcpServers": [{"a": {"command": "x"}}]}}),
                 "mcpServers",
@@ -217,6 +217,7 @@ mod tests {
         );
         write("team/deep.md", "---\nname: deep\ndescription: d\n---\nDeep.");
         write("none.md", "no fields at all");
+        write("apart.md", "---\nname: apart\ndescription: d\nisolation: worktree\n---\nWork apart.");
         write("other.txt", "---\nname: other\ndescription: d\n---\n");
         rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -230,6 +231,7 @@ mod tests {
         assert_eq!(found.keys().collect::<Vec<_>>(), ["deep", "filer"]);
         assert_eq!(found["filer"].prompt, "You file.");
         assert_eq!(found["filer"].tools.as_deref().unwrap(), ["Read", "Write"]);
-        assert_eq!(complaints.len(), 2, "{complaints:?}");
+        assert_eq!(complaints.len(), 3, "{complaints:?}");
+        assert!(complaints.iter().any(|complaint| complaint.contains("'isolation'")), "{complaints:?}");
     }
 }
